@@ -1,0 +1,1 @@
+//! Banking: accounts, and the money in them.

@@ -1,0 +1,3 @@
+//! The rules of the domains, pure: commands -> events. No I/O, no clock, no encoding.
+
+pub mod banking;

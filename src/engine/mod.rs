@@ -1,0 +1,1 @@
+//! The loops, as state machines without I/O: inputs -> step -> actions.

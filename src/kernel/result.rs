@@ -1,0 +1,61 @@
+//! What a client is told: one result a command.
+
+use uuid::Uuid;
+
+use super::time::Timestamp;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It was done, or was already so.
+    Accepted,
+    /// A rule or the command's own form was against it.
+    Rejected,
+    /// Something broke. Not remembered: the same command id may try again.
+    Failed,
+}
+
+impl Outcome {
+    /// The symbol in Avro, JSON and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "ACCEPTED",
+            Self::Rejected => "REJECTED",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
+/// The answer to one command (`millrace.CommandResult`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandResult {
+    /// The command that it answers.
+    pub command_id: Uuid,
+    /// The aggregate; empty if the command named none.
+    pub aggregate_id: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The stable code of a refusal or failure.
+    pub code: Option<String>,
+    /// One sentence for people.
+    pub message: Option<String>,
+    /// Whether a new command with the same content may succeed later.
+    pub retryable: bool,
+    /// What belongs to the code, sorted by name.
+    pub details: Vec<(String, String)>,
+    /// SHA-256 over aggregate id, type and normalised fields.
+    pub content_hash: [u8; 32],
+    /// The first event's sequence, if there are events.
+    pub first_sequence: Option<u64>,
+    /// The last event's sequence, if there are events.
+    pub last_sequence: Option<u64>,
+    /// The stream's version after the command.
+    pub version: u64,
+    /// When it was decided.
+    pub decided_at: Timestamp,
+    /// Whether this repeats an earlier answer.
+    pub duplicate: bool,
+    /// For reads that must see this command's effect.
+    pub consistency_token: String,
+}

@@ -1,0 +1,14 @@
+//! millrace turns Kafka into an event store with read models that can be trusted.
+
+pub mod kernel;
+
+pub mod domain;
+
+pub mod codec;
+
+pub mod engine;
+
+pub mod log;
+
+pub mod clock;
+pub mod config;

@@ -1,0 +1,179 @@
+//! What rdkafka does not show: topic ids, a group member's generation, foreign commit metadata.
+//!
+//! The only unsafe code of the project: calls into librdkafka by its documented C interface.
+#![expect(
+    unsafe_code,
+    reason = "rdkafka has no safe call for these; see the module's docs"
+)]
+
+use std::ffi::{CStr, CString};
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka_sys as sys;
+use uuid::Uuid;
+
+use super::Error;
+
+/// One entry of a list of committed offsets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedOffset {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The next offset to read; `None` if nothing is committed.
+    pub offset: Option<i64>,
+    /// What the committer wrote beside it. Bytes that are no UTF-8 are somebody else's: empty.
+    pub metadata: String,
+}
+
+/// Copies a list out of librdkafka, whatever foreign clients put into its metadata (rdkafka's own
+/// accessor panics on bytes that are no UTF-8). The list itself must not be kept: it makes the
+/// drop of its consumer hang.
+#[must_use]
+pub fn committed_offsets(list: &TopicPartitionList) -> Vec<CommittedOffset> {
+    let pointer = list.ptr();
+    // SAFETY: the list owns `cnt` valid elements while it is borrowed.
+    let elements = unsafe {
+        let count = usize::try_from((*pointer).cnt).unwrap_or(0);
+        if count == 0 {
+            &[][..]
+        } else {
+            std::slice::from_raw_parts((*pointer).elems, count)
+        }
+    };
+    elements
+        .iter()
+        .map(|element| {
+            // SAFETY: topic is a NUL-terminated string that lives as long as the element.
+            let topic = unsafe { CStr::from_ptr(element.topic) };
+            let metadata: &[u8] = if element.metadata.is_null() || element.metadata_size == 0 {
+                &[]
+            } else {
+                // SAFETY: librdkafka holds metadata_size bytes at metadata.
+                unsafe {
+                    std::slice::from_raw_parts(element.metadata.cast(), element.metadata_size)
+                }
+            };
+            CommittedOffset {
+                topic: topic.to_string_lossy().into_owned(),
+                partition: element.partition,
+                offset: (element.offset >= 0).then_some(element.offset),
+                metadata: std::str::from_utf8(metadata).unwrap_or_default().to_owned(),
+            }
+        })
+        .collect()
+}
+
+/// Whether a consumer is a member of its group in good standing: its generation is known and it
+/// has a member id. Without that, offsets sent to a transaction would not be fenced by the group.
+#[must_use]
+pub fn is_group_member(client: *mut sys::rd_kafka_t) -> bool {
+    // SAFETY: `client` is a live consumer's handle; the metadata is destroyed before we return.
+    unsafe {
+        let metadata = sys::rd_kafka_consumer_group_metadata(client);
+        if metadata.is_null() {
+            return false;
+        }
+        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        let member = sys::rd_kafka_consumer_group_metadata_member_id(metadata);
+        let named = !member.is_null() && !CStr::from_ptr(member).to_bytes().is_empty();
+        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+        generation >= 0 && named
+    }
+}
+
+/// The ids of topics, in the order asked for; `None` for a topic that does not exist.
+///
+/// # Errors
+/// The brokers do not answer in time, or refuse.
+pub fn topic_ids(
+    client: *mut sys::rd_kafka_t,
+    topics: &[&str],
+    timeout: Duration,
+) -> Result<Vec<Option<Uuid>>, Error> {
+    let names: Vec<CString> = topics
+        .iter()
+        .map(|topic| CString::new(*topic).unwrap_or_default())
+        .collect();
+    let mut pointers: Vec<*const std::ffi::c_char> =
+        names.iter().map(|name| name.as_ptr()).collect();
+    let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: every object made here is destroyed here; the names outlive the call; results are
+    // read before the event that owns them is destroyed.
+    unsafe {
+        let collection =
+            sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        let queue = sys::rd_kafka_queue_new(client);
+        let options = sys::rd_kafka_AdminOptions_new(
+            client,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+        );
+        let mut text: [std::ffi::c_char; 256] = [0; 256];
+        sys::rd_kafka_AdminOptions_set_request_timeout(
+            options,
+            millis,
+            text.as_mut_ptr(),
+            text.len(),
+        );
+        sys::rd_kafka_DescribeTopics(client, collection, options, queue);
+        let event = sys::rd_kafka_queue_poll(queue, millis);
+        let answer = if event.is_null() {
+            Err(Error::Unexpected(
+                "the brokers did not describe the topics in time".to_owned(),
+            ))
+        } else {
+            read_topic_ids(event, topics)
+        };
+        if !event.is_null() {
+            sys::rd_kafka_event_destroy(event);
+        }
+        sys::rd_kafka_AdminOptions_destroy(options);
+        sys::rd_kafka_queue_destroy(queue);
+        sys::rd_kafka_TopicCollection_destroy(collection);
+        answer
+    }
+}
+
+/// # Safety
+/// `event` is a live event of the queue that `rd_kafka_DescribeTopics` answered to.
+unsafe fn read_topic_ids(
+    event: *mut sys::rd_kafka_event_t,
+    topics: &[&str],
+) -> Result<Vec<Option<Uuid>>, Error> {
+    // SAFETY: per the function's contract; librdkafka owns what it returns.
+    unsafe {
+        let code = sys::rd_kafka_event_error(event);
+        if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            let text = CStr::from_ptr(sys::rd_kafka_event_error_string(event));
+            let reason = text.to_string_lossy();
+            return Err(Error::Unexpected(format!(
+                "describing topics failed: {reason}"
+            )));
+        }
+        let result = sys::rd_kafka_event_DescribeTopics_result(event);
+        let mut count = 0;
+        let found = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+        let mut ids = vec![None; topics.len()];
+        for index in 0..count {
+            let description = *found.add(index);
+            let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(description));
+            let error = sys::rd_kafka_TopicDescription_error(description);
+            let code = sys::rd_kafka_error_code(error);
+            if !error.is_null() && code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                continue;
+            }
+            let id = sys::rd_kafka_TopicDescription_topic_id(description);
+            let high = sys::rd_kafka_Uuid_most_significant_bits(id).cast_unsigned();
+            let low = sys::rd_kafka_Uuid_least_significant_bits(id).cast_unsigned();
+            let id = Uuid::from_u64_pair(high, low);
+            for (place, topic) in topics.iter().enumerate() {
+                if topic.as_bytes() == name.to_bytes() {
+                    ids[place] = Some(id);
+                }
+            }
+        }
+        Ok(ids)
+    }
+}

@@ -1,0 +1,52 @@
+//! Kafka, through librdkafka: the only folder that says rdkafka.
+//!
+//! Every client option that the guarantees or the speed depend on is set in [`client`], with its
+//! reason.
+
+pub mod client;
+pub mod convert;
+pub mod ffi;
+
+use std::time::Duration;
+
+pub use rdkafka::error::KafkaError;
+
+/// The longest a single call to a broker may take before it counts as failed.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What went wrong with Kafka, and where.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The brokers do not answer.
+    #[error("no Kafka broker answers at {brokers}: is it running? (MILLRACE_KAFKA_BROKERS)")]
+    Unreachable {
+        /// The brokers that were tried.
+        brokers: String,
+        /// What librdkafka says.
+        #[source]
+        source: KafkaError,
+    },
+    /// A call failed.
+    #[error("{action} failed")]
+    Call {
+        /// What was tried, with topic and partition where there is one.
+        action: String,
+        /// What librdkafka says.
+        #[source]
+        source: KafkaError,
+    },
+    /// A topic is not there.
+    #[error("topic {0} does not exist: run `millrace topics apply`")]
+    NoTopic(String),
+    /// Something else about a topic, group or record is not as it must be.
+    #[error("{0}")]
+    Unexpected(String),
+}
+
+impl Error {
+    /// Names what was tried.
+    pub fn call(action: impl Into<String>) -> impl FnOnce(KafkaError) -> Self {
+        let action = action.into();
+        move |source| Self::Call { action, source }
+    }
+}
