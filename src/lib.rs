@@ -10,5 +10,8 @@ pub mod engine;
 
 pub mod log;
 
+pub mod cli;
+
 pub mod clock;
 pub mod config;
+pub mod telemetry;

@@ -1,1 +1,10 @@
-fn main() {}
+//! arguments -> cli -> exit code.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    millrace::cli::main()
+}

@@ -1,10 +1,77 @@
 //! Settings: defaults < `.millrace/stack.env` < `millrace.toml` < environment. One struct a component.
+//!
+//! A name that is not known is an error, so is a value that cannot be; both are found before
+//! anything starts. Secrets never appear in an error or a log.
+
+mod load;
+mod settings;
 
 use std::fmt;
+use std::path::PathBuf;
 
-use serde::Deserialize;
+pub use settings::{nearest, redact_url};
 
 use crate::kernel::stream::Namespace;
+
+/// Which setting is wrong, where it stands, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing is called that.
+    #[error(
+        "unknown setting {name} in {origin}: {}",
+        hint.map_or_else(|| "remove it".to_owned(), |hint| format!("did you mean {hint}?"))
+    )]
+    Unknown {
+        /// The variable or key.
+        name: String,
+        /// The file, or the environment.
+        origin: String,
+        /// What may have been meant.
+        hint: Option<&'static str>,
+    },
+    /// The value cannot be.
+    #[error("bad setting {name} in {origin}: {shown} {reason}")]
+    Bad {
+        /// The variable or key.
+        name: String,
+        /// The file, or the environment.
+        origin: String,
+        /// The value, if it is not secret.
+        shown: String,
+        /// What would be good: `must be ...`.
+        reason: String,
+    },
+    /// A file is not in its format.
+    #[error("{}: {reason}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        reason: String,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// The log filter cannot be read.
+    #[must_use]
+    pub fn log_filter(filter: &str, reason: &str) -> Self {
+        Self::Bad {
+            name: "MILLRACE_LOG (log.filter)".to_owned(),
+            origin: "the settings".to_owned(),
+            shown: format!("{filter:?}"),
+            reason: format!("must be a tracing filter such as info or millrace=debug: {reason}"),
+        }
+    }
+}
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default)]
@@ -31,8 +98,7 @@ pub struct Config {
 }
 
 /// Text that must not appear in logs.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(pub String);
 
 impl fmt::Debug for Secret {
@@ -42,8 +108,7 @@ impl fmt::Debug for Secret {
 }
 
 /// How to reach Kafka.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kafka {
     /// `host:port`, comma-separated.
     pub brokers: String,
@@ -79,8 +144,7 @@ impl Default for Kafka {
 }
 
 /// How to reach the schema registry.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registry {
     /// The base of its Confluent-compatible API.
     pub url: String,
@@ -95,8 +159,7 @@ impl Default for Registry {
 }
 
 /// How to reach Postgres.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Postgres {
     /// `postgres://user:password@host:port/database`.
     pub url: String,
@@ -112,13 +175,12 @@ impl Default for Postgres {
 
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Postgres { url: [redacted] }")
+        write!(f, "Postgres {{ url: {:?} }}", redact_url(&self.url))
     }
 }
 
 /// How to reach ClickHouse.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClickHouse {
     /// The HTTP address.
     pub url: String,
@@ -142,8 +204,7 @@ impl Default for ClickHouse {
 }
 
 /// Where `serve` listens.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
     /// `host:port`.
     pub addr: String,
@@ -158,8 +219,7 @@ impl Default for Http {
 }
 
 /// The command handlers.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handler {
     /// The most commands in one transaction (1 to 5,000).
     pub batch: usize,
@@ -177,8 +237,7 @@ impl Default for Handler {
 }
 
 /// Whose clock an event's time is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CommandTime {
     /// The handler's own.
     #[default]

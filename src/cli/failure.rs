@@ -1,0 +1,90 @@
+//! error -> exit code.
+
+use crate::config;
+use crate::log::kafka;
+
+/// The exit code when the work failed, or its answer is a no.
+pub const FAILED: u8 = 1;
+/// The exit code when the usage or a setting is wrong.
+pub const USAGE: u8 = 2;
+/// The exit code when a service cannot be reached at the start.
+pub const UNREACHABLE: u8 = 3;
+
+/// How a subcommand ended that did not break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything is as it should be: exit code 0.
+    Done,
+    /// The answer is a no (drift, a refusal), and has been printed: exit code 1.
+    Failed,
+}
+
+/// An error that says its exit code. Any other error of the work has exit code 1.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// An argument or a setting is wrong; says which and what to do.
+    #[error("{0}")]
+    Usage(String),
+    /// A service does not answer at the start.
+    #[error("{service} does not answer at {address}: is it running? ({setting})")]
+    Unreachable {
+        /// The service: `Postgres`.
+        service: &'static str,
+        /// Where it was looked for, without secrets.
+        address: String,
+        /// The setting that says where: `MILLRACE_POSTGRES_URL`.
+        setting: &'static str,
+        /// What the client says.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Failure {
+    /// A wrong argument or setting.
+    pub fn usage(text: impl Into<String>) -> anyhow::Error {
+        Self::Usage(text.into()).into()
+    }
+}
+
+/// Chooses the exit code for an error: by the first one of its chain that says.
+#[must_use]
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    error.chain().find_map(code_of).unwrap_or(FAILED)
+}
+
+fn code_of(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        return Some(match failure {
+            Failure::Usage(_) => USAGE,
+            Failure::Unreachable { .. } => UNREACHABLE,
+        });
+    }
+    if error.is::<config::Error>() {
+        return Some(USAGE);
+    }
+    match error.downcast_ref::<kafka::Error>()? {
+        kafka::Error::Unreachable { .. } => Some(UNREACHABLE),
+        kafka::Error::Call { .. } | kafka::Error::NoTopic(_) | kafka::Error::Unexpected(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn the_chain_decides_the_code() {
+        let usage: anyhow::Error = Failure::usage("no such topic");
+        assert_eq!(exit_code(&usage), USAGE);
+        let unreachable = Err::<(), _>(kafka::Error::Unreachable {
+            brokers: "a:1".to_owned(),
+            source: kafka::KafkaError::Canceled,
+        });
+        let unreachable = unreachable.context("reading topics").unwrap_err();
+        assert_eq!(exit_code(&unreachable), UNREACHABLE);
+        assert_eq!(exit_code(&anyhow::anyhow!("it broke")), FAILED);
+    }
+}

@@ -1,0 +1,77 @@
+//! The command line: arguments -> one subcommand -> output and an exit code.
+//!
+//! One file a subcommand; each has its `Arguments` and
+//! `async fn run(&Config, Arguments, Output) -> anyhow::Result<Exit>`. Only [`output`] prints.
+//!
+//! | exit code | means |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | the work failed, or its answer is a no |
+//! | 2 | the usage or a setting is wrong |
+//! | 3 | a service that is needed cannot be reached at the start |
+
+pub mod failure;
+pub mod output;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use crate::telemetry;
+
+pub use failure::{Exit, Failure};
+pub use output::Output;
+
+/// A Kafka-native event store with read models that can be trusted.
+#[derive(Debug, Parser)]
+#[command(
+    name = "millrace",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Settings come from MILLRACE_* variables, millrace.toml and .millrace/stack.env.\n\
+                  Exit codes: 0 done, 1 failed, 2 usage or setting, 3 service unreachable."
+)]
+struct CommandLine {
+    /// Prints JSON for scripts instead of tables for people
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+/// Runs the program: parses its arguments, does the work, reports errors on one line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let line = CommandLine::parse();
+    let output = Output::new(line.json);
+    match start(line.command, output) {
+        Ok(Exit::Done) => ExitCode::SUCCESS,
+        Ok(Exit::Failed) => ExitCode::from(failure::FAILED),
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(failure::exit_code(&error))
+        }
+    }
+}
+
+fn start(command: Command, output: Output) -> anyhow::Result<Exit> {
+    let config = Config::load()?;
+    telemetry::init(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let exit = runtime.block_on(dispatch(&config, command, output));
+    // Whatever still blocks in a driver's thread must not keep the process.
+    runtime.shutdown_background();
+    exit
+}
+
+#[expect(clippy::unused_async, reason = "every subcommand is async")]
+async fn dispatch(_config: &Config, command: Command, _output: Output) -> anyhow::Result<Exit> {
+    match command {}
+}
