@@ -1,1 +1,16 @@
-//! The loops, as state machines without I/O: inputs -> step -> actions.
+//! The loops as state machines without I/O: records, answers and moments in -> actions out.
+//!
+//! A machine has one action under way at a time; its driver carries it out and answers with the
+//! next input. Two drivers exist: threads over the real services (`runtime`), and the seeded
+//! simulator over an in-memory log. What is simulated is what runs.
+//!
+//! Nothing here knows a client library, a clock, a thread or a random number generator.
+
+pub mod command_handler;
+pub mod dedup;
+pub mod metadata;
+pub mod origin;
+pub mod position;
+pub mod protocol;
+pub mod reply;
+pub mod turn;

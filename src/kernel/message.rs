@@ -16,10 +16,7 @@ impl Headers {
     /// Makes room for that many bytes of names and values.
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Self {
-        Self {
-            buffer: Vec::with_capacity(bytes),
-            ends: SmallVec::new(),
-        }
+        Self { buffer: Vec::with_capacity(bytes), ends: SmallVec::new() }
     }
 
     /// Adds a header behind the others; the same name may stand several times.
@@ -43,31 +40,25 @@ impl Headers {
     /// Every header with its value, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
         let mut start = 0;
-        self.ends
-            .iter()
-            .map(move |&(name_end, value_end, present)| {
-                let (name_end, value_end) = (name_end as usize, value_end as usize);
-                let name = std::str::from_utf8(&self.buffer[start..name_end]).unwrap_or_default();
-                let value = present.then(|| &self.buffer[name_end..value_end]);
-                start = value_end;
-                (name, value)
-            })
+        self.ends.iter().map(move |&(name_end, value_end, present)| {
+            let (name_end, value_end) = (name_end as usize, value_end as usize);
+            let name = std::str::from_utf8(&self.buffer[start..name_end]).unwrap_or_default();
+            let value = present.then(|| &self.buffer[name_end..value_end]);
+            start = value_end;
+            (name, value)
+        })
     }
 
     /// The value of the last header of that name, if there is one and it is not null.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter()
-            .filter(|(found, _)| *found == name)
-            .last()
-            .and_then(|(_, value)| value)
+        self.iter().filter(|(found, _)| *found == name).last().and_then(|(_, value)| value)
     }
 
     /// As [`Headers::get`], if it is UTF-8.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.get(name)
-            .and_then(|value| std::str::from_utf8(value).ok())
+        self.get(name).and_then(|value| std::str::from_utf8(value).ok())
     }
 
     /// How many there are.
@@ -149,10 +140,7 @@ mod tests {
         headers.push_optional("b", None);
         headers.push("a", "2");
         let all: Vec<_> = headers.iter().collect();
-        assert_eq!(
-            all,
-            [("a", Some(&b"1"[..])), ("b", None), ("a", Some(&b"2"[..]))]
-        );
+        assert_eq!(all, [("a", Some(&b"1"[..])), ("b", None), ("a", Some(&b"2"[..]))]);
         assert_eq!(headers.text("a"), Some("2"));
         assert_eq!(headers.get("b"), None);
         assert_eq!(headers.len(), 3);

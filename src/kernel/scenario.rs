@@ -31,29 +31,16 @@ pub fn given<D: Decider>(events: impl IntoIterator<Item = D::Event>) -> Given<D>
     let count = i64::try_from(events.len()).unwrap_or(0);
     let mut state = D::State::default();
     for (index, event) in (0_i64..).zip(&events) {
-        D::evolve(
-            &mut state,
-            event,
-            SCENARIO_NOW.plus_seconds(index - count - 60),
-        );
+        D::evolve(&mut state, event, SCENARIO_NOW.plus_seconds(index - count - 60));
     }
-    Given {
-        state,
-        version: events.len() as u64,
-        now: SCENARIO_NOW,
-    }
+    Given { state, version: events.len() as u64, now: SCENARIO_NOW }
 }
 
 /// The context in which [`Given::when`] decides, for ids that a test expects.
 #[must_use]
 pub fn scenario_context<D: Decider>(version: u64, now: Timestamp) -> Context {
     let stream = StreamHash::new(D::NAME, SCENARIO_ID);
-    Context {
-        now,
-        stream,
-        version,
-        command_id: Uuid::nil(),
-    }
+    Context { now, stream, version, command_id: Uuid::nil() }
 }
 
 impl<D: Decider> Given<D> {
@@ -70,11 +57,7 @@ impl<D: Decider> Given<D> {
     pub fn when(self, command: D::Command) -> When<D> {
         let context = scenario_context::<D>(self.version, self.now);
         let outcome = D::decide(&command, &self.state, &context);
-        When {
-            outcome,
-            state: self.state,
-            now: self.now,
-        }
+        When { outcome, state: self.state, now: self.now }
     }
 }
 

@@ -38,11 +38,7 @@ impl AggregateName {
     /// The namespace of its Avro records: `millrace.banking.account_opening`.
     #[must_use]
     pub fn record_namespace(self) -> String {
-        format!(
-            "millrace.{}.{}",
-            self.domain,
-            self.aggregate.replace('-', "_")
-        )
+        format!("millrace.{}.{}", self.domain, self.aggregate.replace('-', "_"))
     }
 
     /// The aggregate in snake_case, as SQL and code write it.
@@ -100,38 +96,26 @@ impl Namespace {
     /// # Errors
     /// Says what a namespace looks like if `text` is none.
     pub fn new(text: &str) -> Result<Self, String> {
-        let legal = text
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+        let legal = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
             && !text.starts_with(|c: char| c.is_ascii_digit())
             && text.len() <= 40;
         if legal {
             Ok(Self(text.to_owned()))
         } else {
-            Err(format!(
-                "namespace {text:?} must be lower-case letters and digits, letter first"
-            ))
+            Err(format!("namespace {text:?} must be lower-case letters and digits, letter first"))
         }
     }
 
     /// The name of a topic, subject, group or transactional id: `test1.banking.account.events`.
     #[must_use]
     pub fn dotted(&self, name: &str) -> String {
-        if self.0.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.0)
-        }
+        if self.0.is_empty() { name.to_owned() } else { format!("{}.{name}", self.0) }
     }
 
     /// The name of a Postgres schema or ClickHouse database: `test1_banking`.
     #[must_use]
     pub fn underscored(&self, name: &str) -> String {
-        if self.0.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}_{name}", self.0)
-        }
+        if self.0.is_empty() { name.to_owned() } else { format!("{}_{name}", self.0) }
     }
 
     /// The prefix itself; empty if there is none.
@@ -240,10 +224,7 @@ fn murmur2(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    const ACCOUNT: AggregateName = AggregateName {
-        domain: "banking",
-        aggregate: "account",
-    };
+    const ACCOUNT: AggregateName = AggregateName { domain: "banking", aggregate: "account" };
 
     #[test]
     fn hashes_as_kafkas_java_client_does() {
@@ -253,10 +234,7 @@ mod tests {
             (b"foobar", -790_332_482),
             (b"a-little-bit-long-string", -985_981_536),
             (b"a-little-bit-longer-string", -1_486_304_829),
-            (
-                b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
-                -58_897_971,
-            ),
+            (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
             (b"abc", 479_470_107),
             (b"", 275_646_681),
         ];
@@ -268,10 +246,7 @@ mod tests {
     #[test]
     fn an_events_key_comes_apart_again() {
         assert_eq!(parse_event_key(&event_key("acc-1", 7)), Some(("acc-1", 7)));
-        assert_eq!(
-            parse_event_key(&event_key("a\0b", u64::MAX)),
-            Some(("a\0b", u64::MAX))
-        );
+        assert_eq!(parse_event_key(&event_key("a\0b", u64::MAX)), Some(("a\0b", u64::MAX)));
         assert_eq!(parse_event_key(b"acc-1"), None);
     }
 
@@ -289,10 +264,7 @@ mod tests {
     #[test]
     fn a_namespace_is_a_prefix() {
         let namespace = Namespace::new("test1").unwrap();
-        assert_eq!(
-            namespace.dotted(&ACCOUNT.topic(Kind::Events)),
-            "test1.banking.account.events"
-        );
+        assert_eq!(namespace.dotted(&ACCOUNT.topic(Kind::Events)), "test1.banking.account.events");
         assert_eq!(namespace.underscored("banking"), "test1_banking");
         assert_eq!(Namespace::default().underscored("banking"), "banking");
         assert!(Namespace::new("Test.1").is_err());

@@ -14,16 +14,13 @@ impl Timestamp {
     /// Reads RFC 3339 text, for example `2026-11-21T10:15:00.5Z`; `None` if it is not that.
     #[must_use]
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
-        DateTime::parse_from_rfc3339(text)
-            .ok()
-            .map(|time| Self(time.timestamp_micros()))
+        DateTime::parse_from_rfc3339(text).ok().map(|time| Self(time.timestamp_micros()))
     }
 
     /// Writes RFC 3339 in UTC with microseconds.
     #[must_use]
     pub fn to_rfc3339(self) -> String {
-        self.to_chrono()
-            .to_rfc3339_opts(SecondsFormat::Micros, true)
+        self.to_chrono().to_rfc3339_opts(SecondsFormat::Micros, true)
     }
 
     /// Converts to chrono's type; a moment that chrono cannot hold becomes 1970.

@@ -30,10 +30,7 @@ pub fn base(kafka: &config::Kafka) -> ClientConfig {
         ("security.protocol", kafka.security_protocol.as_deref()),
         ("sasl.mechanism", kafka.sasl_mechanism.as_deref()),
         ("sasl.username", kafka.sasl_username.as_deref()),
-        (
-            "sasl.password",
-            kafka.sasl_password.as_ref().map(|secret| secret.0.as_str()),
-        ),
+        ("sasl.password", kafka.sasl_password.as_ref().map(|secret| secret.0.as_str())),
         ("ssl.ca.location", kafka.tls_ca.as_deref()),
         ("ssl.certificate.location", kafka.tls_certificate.as_deref()),
         ("ssl.key.location", kafka.tls_key.as_deref()),
@@ -138,9 +135,7 @@ pub fn transactional_producer(kafka: &config::Kafka, transactional_id: &str) -> 
 #[must_use]
 pub fn crossing_producer(kafka: &config::Kafka) -> ClientConfig {
     let mut client = producer(kafka);
-    client
-        .set("message.timeout.ms", "0")
-        .set("transaction.timeout.ms", "15000");
+    client.set("message.timeout.ms", "0").set("transaction.timeout.ms", "15000");
     client
 }
 
@@ -177,10 +172,7 @@ pub fn threaded_producer<C: ProducerContext + 'static>(
 /// The error for a cluster that does not answer.
 #[must_use]
 pub fn unreachable(client: &ClientConfig, source: super::KafkaError) -> Error {
-    let brokers = client
-        .get("bootstrap.servers")
-        .unwrap_or_default()
-        .to_owned();
+    let brokers = client.get("bootstrap.servers").unwrap_or_default().to_owned();
     Error::Unreachable { brokers, source }
 }
 

@@ -25,8 +25,7 @@ pub fn to_record(message: &BorrowedMessage<'_>) -> Record {
 /// Copies headers into librdkafka's form.
 #[must_use]
 pub fn to_owned_headers(headers: &Headers) -> OwnedHeaders {
-    headers.iter().fold(
-        OwnedHeaders::new_with_capacity(headers.len()),
-        |all, (key, value)| all.insert(Header { key, value }),
-    )
+    headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), |all, (key, value)| {
+        all.insert(Header { key, value })
+    })
 }

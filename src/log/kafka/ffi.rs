@@ -1,10 +1,7 @@
 //! What rdkafka does not show: topic ids, a group member's generation, foreign commit metadata.
 //!
 //! The only unsafe code of the project: calls into librdkafka by its documented C interface.
-#![expect(
-    unsafe_code,
-    reason = "rdkafka has no safe call for these; see the module's docs"
-)]
+#![expect(unsafe_code, reason = "rdkafka has no safe call for these; see the module's docs")]
 
 use std::ffi::{CStr, CString};
 use std::time::Duration;
@@ -37,11 +34,7 @@ pub fn committed_offsets(list: &TopicPartitionList) -> Vec<CommittedOffset> {
     // SAFETY: the list owns `cnt` valid elements while it is borrowed.
     let elements = unsafe {
         let count = usize::try_from((*pointer).cnt).unwrap_or(0);
-        if count == 0 {
-            &[][..]
-        } else {
-            std::slice::from_raw_parts((*pointer).elems, count)
-        }
+        if count == 0 { &[][..] } else { std::slice::from_raw_parts((*pointer).elems, count) }
     };
     elements
         .iter()
@@ -93,10 +86,8 @@ pub fn topic_ids(
     topics: &[&str],
     timeout: Duration,
 ) -> Result<Vec<Option<Uuid>>, Error> {
-    let names: Vec<CString> = topics
-        .iter()
-        .map(|topic| CString::new(*topic).unwrap_or_default())
-        .collect();
+    let names: Vec<CString> =
+        topics.iter().map(|topic| CString::new(*topic).unwrap_or_default()).collect();
     let mut pointers: Vec<*const std::ffi::c_char> =
         names.iter().map(|name| name.as_ptr()).collect();
     let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
@@ -120,9 +111,7 @@ pub fn topic_ids(
         sys::rd_kafka_DescribeTopics(client, collection, options, queue);
         let event = sys::rd_kafka_queue_poll(queue, millis);
         let answer = if event.is_null() {
-            Err(Error::Unexpected(
-                "the brokers did not describe the topics in time".to_owned(),
-            ))
+            Err(Error::Unexpected("the brokers did not describe the topics in time".to_owned()))
         } else {
             read_topic_ids(event, topics)
         };
@@ -148,9 +137,7 @@ unsafe fn read_topic_ids(
         if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
             let text = CStr::from_ptr(sys::rd_kafka_event_error_string(event));
             let reason = text.to_string_lossy();
-            return Err(Error::Unexpected(format!(
-                "describing topics failed: {reason}"
-            )));
+            return Err(Error::Unexpected(format!("describing topics failed: {reason}")));
         }
         let result = sys::rd_kafka_event_DescribeTopics_result(event);
         let mut count = 0;

@@ -1,0 +1,530 @@
+//! The command handler of one partition: commands -> events, results, position; exactly once.
+//!
+//! ```text
+//! Fence -> ReadCommitted -> Restore snapshots, events, results -> [stamp] -> Ready -> turns
+//!   ^                                                                          |
+//!   +--------------- outcome unknown: who committed? --------------------------+
+//! ```
+//!
+//! Guarantees: a command's events, its result and the next offset are one transaction; a transaction
+//! whose outcome is unknown is settled by the nonce that stands beside the committed offset, and by
+//! nothing else; the position record rules over whatever somebody did to the group's offsets.
+//!
+//! What stays out: producers, consumers, threads, time. They come as inputs and leave as actions.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::dedup::{Answer, Answers, CommandKey};
+use super::position::{Position, Witness};
+use super::protocol::{Action, Committed, Counts, Handler, Input, Moment, Settings, Transaction};
+use super::reply::RESULT_OF;
+use super::turn::{Changes, NeedsSchema, Stream, Streams, Turn};
+use crate::kernel::codec::{Codec, CodecError};
+use crate::kernel::decider::Decider;
+use crate::kernel::message::{Headers, Outgoing, Record};
+use crate::kernel::stream::{Kind, POSITION_KEY, StreamHash, parse_event_key};
+use crate::kernel::time::Timestamp;
+
+/// How long an aborted turn waits before it is tried again: doubling between these two.
+const RETRY_MIN: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Fencing,
+    ReadingCommitted,
+    Restoring(Kind),
+    Stamping,
+    Starting,
+    Idle,
+    LookingUp,
+    Delivering,
+    Transacting,
+    Sleeping,
+    /// The outcome of a transaction is open: a new producer, then the committed offset tells.
+    SettlingFence,
+    SettlingRead,
+    Stopped,
+}
+
+/// A turn whose transaction is under way.
+struct InFlight<D: Decider> {
+    batch: Vec<Record>,
+    changes: Changes<D>,
+    transaction: Option<Transaction>,
+    position: Position,
+}
+
+/// The command handler of one partition.
+pub struct CommandHandler<D: Decider, C> {
+    settings: Settings,
+    codec: Arc<C>,
+    phase: Phase,
+    streams: Streams<D::State>,
+    answers: Answers,
+    /// As the last committed transaction left it; `None` before the first one.
+    position: Option<Position>,
+    committed: Committed,
+    restoring: VecDeque<Record>,
+    inbox: VecDeque<Record>,
+    /// What stands before this offset in the commands partition and belongs to others is delivered.
+    delivered_until: i64,
+    in_flight: Option<InFlight<D>>,
+    attempts: u32,
+    counts: Counts,
+}
+
+impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
+    /// Makes the handler of one partition; [`Handler::start`] sets it going.
+    #[must_use]
+    pub fn new(settings: Settings, codec: Arc<C>) -> Self {
+        Self {
+            settings,
+            codec,
+            phase: Phase::Fencing,
+            streams: Streams::new(),
+            answers: Answers::default(),
+            position: None,
+            committed: Committed::default(),
+            restoring: VecDeque::new(),
+            inbox: VecDeque::new(),
+            delivered_until: 0,
+            in_flight: None,
+            attempts: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// The streams as they are committed, for tests and audits.
+    #[must_use]
+    pub fn streams(&self) -> &Streams<D::State> {
+        &self.streams
+    }
+
+    fn start_over(&mut self) -> Action {
+        self.streams.clear();
+        self.answers = Answers::default();
+        self.position = None;
+        self.restoring.clear();
+        self.inbox.clear();
+        self.in_flight = None;
+        self.delivered_until = 0;
+        self.phase = Phase::Fencing;
+        Action::Fence
+    }
+
+    fn stop(&mut self, reason: String) -> Action {
+        self.phase = Phase::Stopped;
+        Action::Stop(reason)
+    }
+
+    fn restore(&mut self, kind: Kind, now: Timestamp) -> Action {
+        self.phase = Phase::Restoring(kind);
+        let since = now.plus_seconds(-self.settings.window_seconds);
+        Action::Restore { kind, since: (kind == Kind::Results).then_some(since) }
+    }
+
+    /// Takes restored records as far as their schemas are known.
+    fn fold_restored(&mut self, kind: Kind) -> Action {
+        while let Some(record) = self.restoring.pop_front() {
+            let outcome = match kind {
+                Kind::Snapshots => self.restore_position(&record),
+                Kind::Events => self.restore_event(&record),
+                _ => self.restore_result(&record),
+            };
+            match outcome {
+                Ok(()) => {}
+                Err(RestoreError::Schema(id)) => {
+                    self.restoring.push_front(record);
+                    return Action::LookUpSchema(id);
+                }
+                Err(RestoreError::Corrupt(reason)) => {
+                    let Settings { commands_topic, partition, .. } = &self.settings;
+                    let offset = record.offset;
+                    let kind = kind.as_str();
+                    return self.stop(format!(
+                        "{commands_topic} partition {partition}: its {kind} topic is corrupt at \
+                         offset {offset}: {reason}"
+                    ));
+                }
+            }
+        }
+        Action::More
+    }
+
+    fn restore_position(&mut self, record: &Record) -> Result<(), RestoreError> {
+        if record.key.as_deref() != Some(POSITION_KEY) {
+            return Ok(());
+        }
+        let value = record.value.as_deref().unwrap_or_default();
+        let position = Position::from_bytes(value).ok_or_else(|| {
+            RestoreError::Corrupt(
+                "a position record of a form that this version cannot read".into(),
+            )
+        })?;
+        self.position = Some(position);
+        Ok(())
+    }
+
+    fn restore_event(&mut self, record: &Record) -> Result<(), RestoreError> {
+        let (Some(key), Some(value)) = (record.key.as_deref(), record.value.as_deref()) else {
+            return Ok(()); // A tombstone: the event is erased.
+        };
+        let (id, sequence) = parse_event_key(key)
+            .ok_or_else(|| RestoreError::Corrupt("a key that is no event's".to_owned()))?;
+        let known = self.streams.get_mut(id);
+        let version = known.as_ref().map_or(0, |stream| stream.version);
+        if sequence <= version {
+            return Ok(()); // An exact repeat that compaction has not removed yet.
+        }
+        if sequence != version + 1 {
+            return Err(RestoreError::Corrupt(format!(
+                "stream {id} jumps from {version} to {sequence}"
+            )));
+        }
+        let event = self.codec.decode_event(value)?;
+        let at = record
+            .headers
+            .text("ce_time")
+            .and_then(Timestamp::parse_rfc3339)
+            .unwrap_or_else(|| Timestamp::from_millis(record.timestamp_ms));
+        self.counts.restored_events += 1;
+        if let Some(stream) = known {
+            D::evolve(&mut stream.state, &event, at);
+            stream.version = sequence;
+            stream.last_time = at;
+            return Ok(());
+        }
+        let mut state = D::State::default();
+        D::evolve(&mut state, &event, at);
+        let hash = StreamHash::new(D::NAME, id);
+        self.streams.insert(id.into(), Stream { state, version: sequence, last_time: at, hash });
+        Ok(())
+    }
+
+    fn restore_result(&mut self, record: &Record) -> Result<(), RestoreError> {
+        let Some(value) = record.value.as_deref() else {
+            return Ok(());
+        };
+        let result = self.codec.decode_result(value)?;
+        if let Some(answer) = Answer::of(&result) {
+            let stream = StreamHash::new(D::NAME, &result.aggregate_id);
+            let internal = record.headers.get(RESULT_OF).is_some();
+            self.answers.insert(CommandKey::new(stream, result.command_id, internal), answer);
+        }
+        Ok(())
+    }
+
+    /// Where to go on, once everything is restored: the position record rules.
+    fn restored(&mut self, moment: Moment) -> Action {
+        let Settings { commands_topic, commands_topic_id, partition, .. } = &self.settings;
+        let partition = *partition;
+        let log_start = self.committed.log_start;
+        let committed = self.committed.offset.clone();
+        let witness = committed.as_ref().and_then(|(offset, text)| Witness::parse(text, *offset));
+        let mut position = match self.position.take() {
+            Some(position) if position.topic_id == *commands_topic_id => position,
+            Some(old) => {
+                let old_topic = old.topic_id;
+                tracing::warn!(%commands_topic, partition, %old_topic,
+                    "the commands topic was made again; reading it from its start");
+                Position { next_offset: log_start, origins: old.origins, ..Position::default() }
+            }
+            None => Position { next_offset: log_start, ..Position::default() },
+        };
+        position.topic_id = *commands_topic_id;
+        if position.next_offset < log_start {
+            let (expected, found) = (position.next_offset, log_start);
+            tracing::error!(%commands_topic, partition, expected, found,
+                "commands were deleted by retention before they were handled; going on behind them");
+            position.next_offset = log_start;
+        }
+        self.counts.next_offset = position.next_offset;
+        let ours = witness.is_some_and(|witness| {
+            witness.offset == position.next_offset
+                && witness.nonce == position.nonce
+                && witness.cluster_id == self.settings.cluster_id
+        });
+        if ours {
+            return self.ready(position);
+        }
+        if let Some((offset, _)) = committed {
+            let position = position.next_offset;
+            tracing::warn!(%commands_topic, partition, committed = offset, position,
+                "the group's offset is not the handler's own; a reset of a handler has no effect, \
+                 going on at its position");
+        }
+        self.stamp(position, moment)
+    }
+
+    /// Commits the position alone, so that the group's offset is ours again.
+    fn stamp(&mut self, position: Position, moment: Moment) -> Action {
+        self.position = None;
+        self.phase = Phase::Stamping;
+        let position = Position { nonce: moment.nonce, ..position };
+        let transaction = self.transaction(&position, Vec::new());
+        self.in_flight = Some(InFlight {
+            batch: Vec::new(),
+            changes: Changes::default(),
+            transaction: None,
+            position,
+        });
+        Action::Transact(transaction)
+    }
+
+    fn ready(&mut self, position: Position) -> Action {
+        let next_offset = position.next_offset;
+        self.position = Some(position);
+        self.delivered_until = next_offset;
+        self.phase = Phase::Starting;
+        Action::Ready { next_offset }
+    }
+
+    fn transaction(&self, position: &Position, mut records: Vec<Outgoing>) -> Transaction {
+        records.push(Outgoing {
+            kind: Kind::Snapshots,
+            key: Some(POSITION_KEY.to_vec()),
+            value: Some(position.to_bytes()),
+            headers: Headers::default(),
+        });
+        let witness = Witness {
+            cluster_id: self.settings.cluster_id.clone(),
+            offset: position.next_offset,
+            nonce: position.nonce,
+        };
+        Transaction { next_offset: position.next_offset, metadata: witness.to_text(), records }
+    }
+
+    /// Decides what has arrived, up to the limits, and starts the turn's first action.
+    fn next_turn(&mut self, moment: Moment) -> Action {
+        let Some(position) = &self.position else {
+            return self.stop("a turn without a position: this is a bug".to_owned());
+        };
+        let now = moment.now;
+        let codec = Arc::clone(&self.codec);
+        let mut turn =
+            Turn::<D, C>::new(&self.settings, &codec, &self.streams, &self.answers, position, now);
+        let mut batch = Vec::with_capacity(self.inbox.len().min(self.settings.batch_max));
+        let mut bytes = 0;
+        let mut needs = None;
+        let mut next_offset = position.next_offset;
+        while let Some(record) = self.inbox.front() {
+            if batch.len() >= self.settings.batch_max || bytes >= self.settings.batch_bytes_max {
+                break;
+            }
+            if record.offset >= position.next_offset {
+                if let Err(NeedsSchema(id)) = turn.take(record) {
+                    needs = Some(id);
+                    break;
+                }
+                next_offset = record.offset + 1;
+                bytes += record.byte_count();
+            }
+            batch.extend(self.inbox.pop_front());
+        }
+        let (changes, records, mut crossings) = turn.finish();
+        if next_offset == position.next_offset {
+            self.phase = if needs.is_some() { Phase::LookingUp } else { Phase::Idle };
+            return needs.map_or(Action::Receive, Action::LookUpSchema);
+        }
+        let mut next = Position { next_offset, nonce: moment.nonce, ..position.clone() };
+        next.origins.extend(changes.origins.iter().map(|(source, at)| (source.clone(), *at)));
+        let transaction = self.transaction(&next, records);
+        let deliver = !crossings.is_empty() && next_offset > self.delivered_until;
+        let mut in_flight = InFlight { batch, changes, transaction: None, position: next };
+        if deliver {
+            in_flight.transaction = Some(transaction);
+            self.in_flight = Some(in_flight);
+            self.phase = Phase::Delivering;
+            return Action::Deliver(std::mem::take(&mut crossings));
+        }
+        self.in_flight = Some(in_flight);
+        self.phase = Phase::Transacting;
+        Action::Transact(transaction)
+    }
+
+    fn delivered(&mut self) -> Action {
+        let transaction = self.in_flight.as_mut().and_then(|in_flight| {
+            self.delivered_until = in_flight.position.next_offset;
+            in_flight.transaction.take()
+        });
+        match transaction {
+            Some(transaction) => {
+                self.phase = Phase::Transacting;
+                Action::Transact(transaction)
+            }
+            None => self.stop("a delivery without a turn: this is a bug".to_owned()),
+        }
+    }
+
+    /// The transaction stands: the overlay becomes the state.
+    fn merge(&mut self, now: Timestamp) -> Option<Position> {
+        let in_flight = self.in_flight.take()?;
+        self.attempts = 0;
+        let changes = in_flight.changes;
+        self.counts.commands += changes.command_count;
+        self.counts.events += changes.event_count;
+        self.counts.transactions += 1;
+        self.streams.extend(changes.streams);
+        for (key, answer) in changes.answers {
+            self.answers.insert(key, answer);
+        }
+        self.answers.expire(now.plus_seconds(-self.settings.window_seconds));
+        self.counts.next_offset = in_flight.position.next_offset;
+        self.counts.streams = self.streams.len() as u64;
+        self.counts.answers = self.answers.len() as u64;
+        Some(in_flight.position)
+    }
+
+    fn committed(&mut self, moment: Moment) -> Action {
+        let stamping = self.phase == Phase::Stamping;
+        match self.merge(moment.now) {
+            Some(position) if stamping => self.ready(position),
+            Some(position) => {
+                self.position = Some(position);
+                self.next_turn(moment)
+            }
+            None => self.stop("a commit without a transaction: this is a bug".to_owned()),
+        }
+    }
+
+    /// Nothing was written: forget the overlay, keep the commands, try again after a while.
+    fn aborted(&mut self, reason: &str) -> Action {
+        let Settings { commands_topic, partition, .. } = &self.settings;
+        tracing::warn!(%commands_topic, partition, reason, "transaction aborted; trying again");
+        if self.phase == Phase::Stamping {
+            // Nothing is decided yet: a new start is the simplest way to be right.
+            self.in_flight = None;
+            self.phase = Phase::Sleeping;
+            return Action::Sleep(self.backoff());
+        }
+        if let Some(in_flight) = self.in_flight.take() {
+            for record in in_flight.batch.into_iter().rev() {
+                self.inbox.push_front(record);
+            }
+        }
+        self.phase = Phase::Sleeping;
+        Action::Sleep(self.backoff())
+    }
+
+    fn backoff(&mut self) -> Duration {
+        let wait = RETRY_MIN.saturating_mul(1 << self.attempts.min(10)).min(RETRY_MAX);
+        self.attempts = self.attempts.saturating_add(1);
+        wait
+    }
+
+    fn unknown(&mut self, reason: &str) -> Action {
+        let Settings { commands_topic, partition, .. } = &self.settings;
+        tracing::warn!(%commands_topic, partition, reason, "transaction's outcome is open; asking");
+        if self.phase == Phase::Stamping {
+            return self.start_over();
+        }
+        self.phase = Phase::SettlingFence;
+        Action::Fence
+    }
+
+    /// The committed metadata says whose transaction was the last one.
+    fn settle(&mut self, committed: &Committed, moment: Moment) -> Action {
+        let witness = committed
+            .offset
+            .as_ref()
+            .and_then(|(offset, text)| Witness::parse(text, *offset))
+            .filter(|witness| witness.cluster_id == self.settings.cluster_id);
+        let open = self.in_flight.as_ref().map(|in_flight| &in_flight.position);
+        let (Some(witness), Some(open), Some(before)) = (witness, open, &self.position) else {
+            return self.start_over();
+        };
+        let names = |position: &Position| {
+            witness.nonce == position.nonce && witness.offset == position.next_offset
+        };
+        if names(open) {
+            self.phase = Phase::Transacting;
+            return self.committed(moment);
+        }
+        if names(before) {
+            self.phase = Phase::Transacting;
+            return self.aborted("it was not committed");
+        }
+        self.start_over()
+    }
+}
+
+impl<D: Decider, C: Codec<D>> Handler for CommandHandler<D, C> {
+    fn start(&mut self) -> Action {
+        self.start_over()
+    }
+
+    fn step(&mut self, moment: Moment, input: Input) -> Action {
+        match (self.phase, input) {
+            (Phase::Fencing, Input::Fenced) => {
+                self.phase = Phase::ReadingCommitted;
+                Action::ReadCommitted
+            }
+            (Phase::ReadingCommitted, Input::Committed(committed)) => {
+                self.committed = committed;
+                self.restore(Kind::Snapshots, moment.now)
+            }
+            (Phase::Restoring(kind), Input::Restored(records)) => {
+                self.restoring.extend(records);
+                self.fold_restored(kind)
+            }
+            (Phase::Restoring(kind), Input::SchemaLookedUp) => self.fold_restored(kind),
+            (Phase::Restoring(Kind::Snapshots), Input::RestoreEnd) => {
+                self.restore(Kind::Events, moment.now)
+            }
+            (Phase::Restoring(Kind::Events), Input::RestoreEnd) => {
+                self.restore(Kind::Results, moment.now)
+            }
+            (Phase::Restoring(_), Input::RestoreEnd) => self.restored(moment),
+            (Phase::Starting, Input::Started) => {
+                self.phase = Phase::Idle;
+                Action::Receive
+            }
+            (Phase::Idle, Input::Arrived(records)) => {
+                self.inbox.extend(records);
+                self.next_turn(moment)
+            }
+            (Phase::LookingUp, Input::SchemaLookedUp) => self.next_turn(moment),
+            (Phase::Delivering, Input::Delivered) => self.delivered(),
+            (Phase::Stamping | Phase::Transacting, Input::TransactionCommitted) => {
+                self.committed(moment)
+            }
+            (Phase::Stamping | Phase::Transacting, Input::TransactionAborted(reason)) => {
+                self.aborted(&reason)
+            }
+            (Phase::Stamping | Phase::Transacting, Input::TransactionUnknown(reason)) => {
+                self.unknown(&reason)
+            }
+            (Phase::SettlingFence, Input::Fenced) => {
+                self.phase = Phase::SettlingRead;
+                Action::ReadCommitted
+            }
+            (Phase::SettlingRead, Input::Committed(committed)) => self.settle(&committed, moment),
+            (Phase::Sleeping, Input::Woken) if self.position.is_none() => self.start_over(),
+            (Phase::Sleeping, Input::Woken) => self.next_turn(moment),
+            (phase, input) => self.stop(format!("{input:?} while {phase:?}: this is a bug")),
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        self.counts
+    }
+}
+
+enum RestoreError {
+    Schema(u32),
+    Corrupt(String),
+}
+
+impl From<CodecError> for RestoreError {
+    fn from(error: CodecError) -> Self {
+        match error {
+            CodecError::UnknownSchema(id) => Self::Schema(id),
+            CodecError::Corrupt { .. } | CodecError::Unencodable { .. } => {
+                Self::Corrupt(error.to_string())
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What was answered under which command id: a repeat gets the first answer again.
+//!
+//! | limit | value |
+//! |---|---|
+//! | remembered | at least the window (24 h) after the decision |
+//! | memory | about 100 bytes for an accepted command, plus code and details for a refused one |
+
+use hashbrown::HashMap;
+use uuid::Uuid;
+
+use crate::kernel::result::{CommandResult, Outcome};
+use crate::kernel::stream::StreamHash;
+use crate::kernel::time::Timestamp;
+
+/// Names a command of one aggregate: the same id at another aggregate is another command, and so
+/// is one that a process manager sent (a client must not be able to use up its ids).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CommandKey(u128);
+
+impl CommandKey {
+    /// Makes the key of a command.
+    #[must_use]
+    pub fn new(stream: StreamHash, command_id: Uuid, from_process_manager: bool) -> Self {
+        let space = if from_process_manager { 0x9e37_79b9_7f4a_7c15 } else { 0 };
+        // The stream's hash is uniform, so a rotation keeps ids and streams from cancelling out.
+        Self(stream.0.rotate_left(17) ^ command_id.as_u128() ^ space)
+    }
+}
+
+/// An answer, as small as it can be kept: what the repeated command itself holds is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    content: [u8; 16],
+    decided_at: Timestamp,
+    version: u64,
+    event_count: u32,
+    refusal: Option<Box<Refusal>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Refusal {
+    code: Option<String>,
+    message: Option<String>,
+    retryable: bool,
+    details: Vec<(String, String)>,
+}
+
+impl Answer {
+    /// Keeps what a repeat must be told; `None` if the result is not an id's final answer.
+    #[must_use]
+    pub fn of(result: &CommandResult) -> Option<Self> {
+        let conflict = result.code.as_deref() == Some(super::reply::IDEMPOTENCY_CONFLICT);
+        if result.outcome == Outcome::Failed || result.duplicate || conflict {
+            return None;
+        }
+        let mut content = [0; 16];
+        content.copy_from_slice(&result.content_hash[..16]);
+        let event_count = match (result.first_sequence, result.last_sequence) {
+            (Some(first), Some(last)) => u32::try_from(last + 1 - first).unwrap_or(u32::MAX),
+            _ => 0,
+        };
+        let refusal = (result.outcome == Outcome::Rejected).then(|| {
+            Box::new(Refusal {
+                code: result.code.clone(),
+                message: result.message.clone(),
+                retryable: result.retryable,
+                details: result.details.clone(),
+            })
+        });
+        Some(Self {
+            content,
+            decided_at: result.decided_at,
+            version: result.version,
+            event_count,
+            refusal,
+        })
+    }
+
+    /// Whether a command with that content is the one that was answered.
+    #[must_use]
+    pub fn is_for(&self, content_hash: &[u8; 32]) -> bool {
+        content_hash[..16] == self.content
+    }
+
+    /// Writes the first result again, marked as a repeat; the token is the caller's to fill in.
+    #[must_use]
+    pub fn repeat(&self, command_id: Uuid, aggregate_id: &str, hash: [u8; 32]) -> CommandResult {
+        let count = u64::from(self.event_count);
+        let sequences = (count > 0).then(|| (self.version + 1 - count, self.version));
+        let refusal = self.refusal.as_deref();
+        CommandResult {
+            command_id,
+            aggregate_id: aggregate_id.to_owned(),
+            outcome: if refusal.is_some() { Outcome::Rejected } else { Outcome::Accepted },
+            code: refusal.and_then(|refusal| refusal.code.clone()),
+            message: refusal.and_then(|refusal| refusal.message.clone()),
+            retryable: refusal.is_some_and(|refusal| refusal.retryable),
+            details: refusal.map(|refusal| refusal.details.clone()).unwrap_or_default(),
+            content_hash: hash,
+            first_sequence: sequences.map(|(first, _)| first),
+            last_sequence: sequences.map(|(_, last)| last),
+            version: self.version,
+            decided_at: self.decided_at,
+            duplicate: true,
+            consistency_token: String::new(),
+        }
+    }
+}
+
+/// The answers of one partition within the window.
+#[derive(Debug, Default)]
+pub struct Answers {
+    answers: HashMap<CommandKey, Answer>,
+    /// How many there may be before old ones are looked for again.
+    sweep_at: usize,
+}
+
+impl Answers {
+    /// The fewest answers between two sweeps.
+    const SWEEP_MIN: usize = 100_000;
+
+    /// The answer to that command, if it is remembered.
+    #[must_use]
+    pub fn get(&self, key: CommandKey) -> Option<&Answer> {
+        self.answers.get(&key)
+    }
+
+    /// Remembers an answer. The first one of an id stays.
+    pub fn insert(&mut self, key: CommandKey, answer: Answer) {
+        self.answers.entry(key).or_insert(answer);
+    }
+
+    /// Forgets what was decided before `oldest`, once enough has come together to be worth it.
+    pub fn expire(&mut self, oldest: Timestamp) {
+        if self.answers.len() < self.sweep_at.max(Self::SWEEP_MIN) {
+            return;
+        }
+        self.answers.retain(|_, answer| answer.decided_at >= oldest);
+        self.sweep_at = self.answers.len() + self.answers.len() / 4;
+    }
+
+    /// How many answers are remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.answers.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(outcome: Outcome) -> CommandResult {
+        let accepted = outcome == Outcome::Accepted;
+        CommandResult {
+            command_id: Uuid::from_u128(1),
+            aggregate_id: "acc-1".to_owned(),
+            outcome,
+            code: (!accepted).then(|| "InsufficientFunds".to_owned()),
+            message: (!accepted).then(|| "not enough".to_owned()),
+            retryable: false,
+            details: if accepted { vec![] } else { vec![("available".into(), "1.00".into())] },
+            content_hash: [7; 32],
+            first_sequence: accepted.then_some(4),
+            last_sequence: accepted.then_some(5),
+            version: 5,
+            decided_at: Timestamp(1_000),
+            duplicate: false,
+            consistency_token: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_repeat_is_the_first_answer_but_for_its_mark() {
+        for outcome in [Outcome::Accepted, Outcome::Rejected] {
+            let first = result(outcome);
+            let answer = Answer::of(&first).unwrap();
+            assert!(answer.is_for(&[7; 32]));
+            assert!(!answer.is_for(&[8; 32]));
+            let repeat = answer.repeat(first.command_id, "acc-1", [7; 32]);
+            assert_eq!(repeat, CommandResult { duplicate: true, ..first });
+        }
+    }
+
+    #[test]
+    fn failures_conflicts_and_repeats_are_no_answers() {
+        assert_eq!(Answer::of(&result(Outcome::Failed)), None);
+        let repeat = CommandResult { duplicate: true, ..result(Outcome::Accepted) };
+        assert_eq!(Answer::of(&repeat), None);
+        let conflict = CommandResult {
+            code: Some(super::super::reply::IDEMPOTENCY_CONFLICT.to_owned()),
+            ..result(Outcome::Rejected)
+        };
+        assert_eq!(Answer::of(&conflict), None);
+    }
+
+    #[test]
+    fn the_same_id_elsewhere_or_from_a_process_manager_is_another_command() {
+        let (one, two) = (StreamHash(0xffff_0000), StreamHash(0x1234));
+        let id = Uuid::from_u128(99);
+        let key = CommandKey::new(one, id, false);
+        assert_ne!(key, CommandKey::new(two, id, false));
+        assert_ne!(key, CommandKey::new(one, id, true));
+        assert_eq!(key, CommandKey::new(one, id, false));
+    }
+
+    #[test]
+    fn old_answers_are_forgotten_once_there_are_many() {
+        let mut answers = Answers::default();
+        let answer = Answer::of(&result(Outcome::Accepted)).unwrap();
+        for id in 0..100_000_u128 {
+            let at = Timestamp(i64::try_from(id).unwrap());
+            let key = CommandKey::new(StreamHash(0), Uuid::from_u128(id), false);
+            answers.insert(key, Answer { decided_at: at, ..answer.clone() });
+        }
+        answers.expire(Timestamp(60_000));
+        assert_eq!(answers.len(), 40_000);
+        answers.expire(Timestamp(80_000));
+        assert_eq!(answers.len(), 40_000, "not worth a sweep yet");
+    }
+}

@@ -1,0 +1,176 @@
+//! What a handler and its driver say to each other: settings and inputs in, actions out.
+
+use std::time::Duration;
+
+use ring::hmac;
+use uuid::Uuid;
+
+use crate::kernel::message::{Outgoing, Record};
+use crate::kernel::stream::Kind;
+use crate::kernel::time::Timestamp;
+
+/// What a handler is told about its place.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The handler's consumer group, with its namespace: the source of what it sends on.
+    pub group: String,
+    /// The cluster, for commit metadata.
+    pub cluster_id: String,
+    /// The commands topic's name, with its namespace.
+    pub commands_topic: String,
+    /// The commands topic's id.
+    pub commands_topic_id: Uuid,
+    /// The events topic's name, with its namespace.
+    pub events_topic: String,
+    /// The events topic's id, for consistency tokens.
+    pub events_topic_id: Uuid,
+    /// The partition that is owned.
+    pub partition: i32,
+    /// How many partitions the aggregate's topics have.
+    pub partition_count: i32,
+    /// The most commands in one transaction.
+    pub batch_max: usize,
+    /// The most bytes of commands in one transaction.
+    pub batch_bytes_max: usize,
+    /// Whether an event's time may be the client's.
+    pub trust_command_time: bool,
+    /// For how long answers are remembered, in seconds.
+    pub window_seconds: i64,
+    /// Signs and verifies origins.
+    pub key: hmac::Key,
+}
+
+/// What the driver reports.
+#[derive(Debug)]
+pub enum Input {
+    /// The producer is ours: older owners are fenced off, their open transaction is aborted.
+    Fenced,
+    /// The group's committed offset and the ends of the commands partition.
+    Committed(Committed),
+    /// Some records of the topic that is being restored, in order.
+    Restored(Vec<Record>),
+    /// The topic that is being restored has been read to its end.
+    RestoreEnd,
+    /// The consumer now stands at the offset that `Ready` named.
+    Started,
+    /// Commands have arrived, in order.
+    Arrived(Vec<Record>),
+    /// Everything that was to be delivered is acknowledged.
+    Delivered,
+    /// The transaction is committed.
+    TransactionCommitted,
+    /// The transaction is aborted for certain.
+    TransactionAborted(String),
+    /// Nobody knows whether the transaction is committed, or the producer is of no use any more.
+    TransactionUnknown(String),
+    /// The registry has said whether the schema exists; the codec knows it by now.
+    SchemaLookedUp,
+    /// The wait is over.
+    Woken,
+}
+
+/// What the group knows of the partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// The committed offset and what stands beside it.
+    pub offset: Option<(i64, String)>,
+    /// The first offset that the commands partition still holds.
+    pub log_start: i64,
+    /// The offset behind the last record of the commands partition.
+    pub log_end: i64,
+}
+
+/// What the driver is to do next. It answers with one input, but for `Restore`, which it answers
+/// with any number of `Restored` (each answered by `More`) and a `RestoreEnd`.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make a new transactional producer and fence off older owners.
+    Fence,
+    /// Read the group's committed offset.
+    ReadCommitted,
+    /// Read that topic's partition from its start (or from a moment on) to its end.
+    Restore {
+        /// Which of the aggregate's topics.
+        kind: Kind,
+        /// From which moment on; `None` is from the start.
+        since: Option<Timestamp>,
+    },
+    /// Go on with the restore.
+    More,
+    /// Have the commands partition read from that offset on.
+    Ready {
+        /// The next command to read.
+        next_offset: i64,
+    },
+    /// Wait for commands.
+    Receive,
+    /// Send these, outside any transaction, and wait until every one is acknowledged.
+    Deliver(Vec<Crossing>),
+    /// Write these and the offset in one transaction.
+    Transact(Transaction),
+    /// Ask the registry for a schema, until it answers.
+    LookUpSchema(u32),
+    /// Do nothing for a while.
+    Sleep(Duration),
+    /// Stop this partition: going on would make it wrong.
+    Stop(String),
+}
+
+/// One transaction: everything or nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// The next command to read after it.
+    pub next_offset: i64,
+    /// What stands beside the committed offset.
+    pub metadata: String,
+    /// The records, in order, all for the owner's own partition.
+    pub records: Vec<Outgoing>,
+}
+
+/// The moment of a step and a number that nobody has drawn before: the only things a machine is
+/// told about the world beyond its inputs.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The clock.
+    pub now: Timestamp,
+    /// A random number.
+    pub nonce: u64,
+}
+
+/// A handler as its driver sees it, whatever the aggregate.
+pub trait Handler: Send {
+    /// The first action.
+    fn start(&mut self) -> Action;
+    /// Takes what came of the last action, and says what to do next.
+    fn step(&mut self, moment: Moment, input: Input) -> Action;
+    /// What it has done so far.
+    fn counts(&self) -> Counts;
+}
+
+/// What a handler has done and holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Commands decided in committed transactions.
+    pub commands: u64,
+    /// Events written in committed transactions.
+    pub events: u64,
+    /// Transactions committed.
+    pub transactions: u64,
+    /// Events read to restore the state.
+    pub restored_events: u64,
+    /// Streams in memory.
+    pub streams: u64,
+    /// Answers remembered.
+    pub answers: u64,
+    /// The next command to read.
+    pub next_offset: i64,
+}
+
+/// A command for another partition, to be sent outside the transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crossing {
+    /// The partition of the commands topic.
+    pub partition: i32,
+    /// The record.
+    pub record: Outgoing,
+}

@@ -1,0 +1,282 @@
+//! What a turn writes: verdict -> event, result and dead-letter records with their headers.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest;
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
+
+use super::metadata::{Metadata, derived_id};
+use super::protocol::Settings;
+use crate::kernel::codec::{Codec, CodecError, EventType};
+use crate::kernel::decider::Decider;
+use crate::kernel::message::{Headers, Outgoing, Record};
+use crate::kernel::result::{CommandResult, Outcome};
+use crate::kernel::stream::{Kind, StreamHash, event_key};
+use crate::kernel::time::Timestamp;
+
+/// The code of a command id that comes back with other content.
+pub const IDEMPOTENCY_CONFLICT: &str = "IdempotencyConflict";
+/// The code of an expected version that is not met.
+pub const VERSION_CONFLICT: &str = "VersionConflict";
+/// The code of an internal command that no process manager signed.
+pub const FORBIDDEN: &str = "Forbidden";
+/// The code of a decision that broke.
+pub const INTERNAL_ERROR: &str = "InternalError";
+
+/// The form of a consistency token.
+const TOKEN_FORM: &str = "1";
+
+/// A command on its way through the turn.
+pub(super) struct Request<'r> {
+    pub(super) record: &'r Record,
+    pub(super) aggregate_id: String,
+    pub(super) command_id: Uuid,
+    pub(super) content_hash: [u8; 32],
+    pub(super) metadata: Metadata,
+    pub(super) from_process_manager: bool,
+}
+
+/// Where a command stood first: topic id, partition, offset. It gets its id from there if it came
+/// without one.
+#[derive(Clone, Copy)]
+pub(super) struct Place(pub(super) Uuid, pub(super) i32, pub(super) i64);
+
+impl Place {
+    pub(super) fn id(self) -> Uuid {
+        derived_id(self.0, self.1, self.2)
+    }
+}
+
+/// How a command ends.
+pub(super) enum Verdict {
+    Accepted { version: u64, event_count: u64 },
+    Refused(Refusal),
+    Failed(String),
+    Repeat(CommandResult),
+}
+
+/// Why a command was refused, whoever found out.
+#[derive(Default)]
+pub(super) struct Refusal {
+    pub(super) code: &'static str,
+    pub(super) message: String,
+    pub(super) retryable: bool,
+    pub(super) details: Vec<(String, String)>,
+    pub(super) is_malformed: bool,
+}
+
+/// Where an event stands: its stream, its sequence, its time.
+#[derive(Clone, Copy)]
+pub(super) struct EventPlace {
+    pub(super) stream: StreamHash,
+    pub(super) sequence: u64,
+    pub(super) at: Timestamp,
+}
+
+/// The record of one event.
+pub(super) fn event_record(
+    settings: &Settings,
+    request: &Request<'_>,
+    place: EventPlace,
+    event_type: EventType,
+    value: Vec<u8>,
+) -> Outgoing {
+    let EventPlace { stream, sequence, at } = place;
+    let mut headers = Headers::with_capacity(512);
+    let event_id = stream.event_id(sequence);
+    headers.push("ce_specversion", "1.0");
+    headers.push("ce_id", uuid_text(event_id, &mut [0; Hyphenated::LENGTH]));
+    headers.push("ce_type", event_type.full_name);
+    headers.push("ce_source", &settings.events_topic);
+    headers.push("ce_subject", &request.aggregate_id);
+    headers.push("ce_time", at.to_rfc3339());
+    headers.push("sequence", sequence.to_string());
+    headers.push("schema_version", event_type.schema_version.to_string());
+    push_cause(&mut headers, request);
+    let key = Some(event_key(&request.aggregate_id, sequence));
+    Outgoing { kind: Kind::Events, key, value: Some(value), headers }
+}
+
+/// The record of a result.
+pub(super) fn result_record<D: Decider>(
+    codec: &impl Codec<D>,
+    request: &Request<'_>,
+    result: &CommandResult,
+) -> Result<Outgoing, CodecError> {
+    let mut value = Vec::with_capacity(256);
+    codec.encode_result(result, &mut value)?;
+    let mut headers = Headers::with_capacity(128);
+    push_optional(&mut headers, "reply_to", request.metadata.reply_to.as_deref());
+    push_optional(&mut headers, "correlation_id", request.metadata.correlation_id.as_deref());
+    push_optional(&mut headers, "traceparent", request.metadata.traceparent.as_deref());
+    if request.from_process_manager {
+        headers.push(RESULT_OF, "process-manager");
+    }
+    let mut buffer = [0; Hyphenated::LENGTH];
+    let key = uuid_text(request.command_id, &mut buffer).as_bytes().to_vec();
+    Ok(Outgoing { kind: Kind::Results, key: Some(key), value: Some(value), headers })
+}
+
+/// The result of a command; `version` is its stream's after it.
+pub(super) fn command_result(
+    settings: &Settings,
+    request: &Request<'_>,
+    verdict: Verdict,
+    version: u64,
+    now: Timestamp,
+) -> CommandResult {
+    let mut result = CommandResult {
+        command_id: request.command_id,
+        aggregate_id: request.aggregate_id.clone(),
+        outcome: Outcome::Accepted,
+        code: None,
+        message: None,
+        retryable: false,
+        details: Vec::new(),
+        content_hash: request.content_hash,
+        first_sequence: None,
+        last_sequence: None,
+        version,
+        decided_at: now,
+        duplicate: false,
+        consistency_token: String::new(),
+    };
+    match verdict {
+        Verdict::Accepted { version, event_count } => {
+            result.version = version;
+            result.first_sequence = (event_count > 0).then(|| version + 1 - event_count);
+            result.last_sequence = (event_count > 0).then_some(version);
+        }
+        Verdict::Refused(refusal) => {
+            result.outcome = Outcome::Rejected;
+            result.code = Some(refusal.code.to_owned());
+            result.message = Some(refusal.message);
+            result.retryable = refusal.retryable;
+            result.details = refusal.details;
+        }
+        Verdict::Failed(reason) => {
+            result.outcome = Outcome::Failed;
+            result.code = Some(INTERNAL_ERROR.to_owned());
+            result.message = Some(reason);
+            result.retryable = true;
+        }
+        Verdict::Repeat(repeat) => result = repeat,
+    }
+    result.details.sort();
+    result.consistency_token = token(settings, &result.aggregate_id, result.version);
+    result
+}
+
+/// Names what a reader must have seen: topic id, partition, sequence, stream.
+fn token(settings: &Settings, aggregate_id: &str, version: u64) -> String {
+    let topic_id = settings.events_topic_id.simple();
+    let partition = settings.partition;
+    let mut token = String::with_capacity(64 + aggregate_id.len() * 2);
+    // Writing to a String cannot fail.
+    let _ = write!(token, "{TOKEN_FORM}.{topic_id}.{partition}.{version}.");
+    URL_SAFE_NO_PAD.encode_string(aggregate_id, &mut token);
+    token
+}
+
+/// The command's bytes as they came, with what was wrong.
+pub(super) fn dead_letter(
+    settings: &Settings,
+    request: &Request<'_>,
+    result: &CommandResult,
+    now: Timestamp,
+) -> Outgoing {
+    let record = request.record;
+    let mut headers = Headers::with_capacity(record.headers.byte_count() + 512);
+    for (name, value) in record.headers.iter() {
+        headers.push_optional(name, value);
+    }
+    let code = result.code.as_deref().unwrap_or_default();
+    let message: String =
+        result.message.as_deref().unwrap_or_default().chars().take(1_000).collect();
+    headers.push("error_code", code);
+    headers.push("error_message", message);
+    headers.push("source_topic", &settings.commands_topic);
+    headers.push("source_partition", settings.partition.to_string());
+    headers.push("source_offset", record.offset.to_string());
+    headers.push("component", &settings.group);
+    headers.push("attempts", "1");
+    headers.push("failed_at", now.to_rfc3339());
+    Outgoing {
+        kind: Kind::DeadLetters,
+        key: record.key.as_deref().map(<[u8]>::to_vec),
+        value: record.value.as_deref().map(<[u8]>::to_vec),
+        headers,
+    }
+}
+
+/// The result header that says a process manager asked: its ids are a space of their own.
+pub const RESULT_OF: &str = "result_of";
+
+/// SHA-256 over aggregate id and bytes, for a command whose content could not be read.
+#[must_use]
+pub fn raw_content_hash(aggregate_id: &str, value: Option<&[u8]>) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(aggregate_id.as_bytes());
+    context.update(b"\0raw\0");
+    context.update(value.unwrap_or_default());
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
+}
+
+pub(super) fn malformed(code: &'static str, field: Option<String>, reason: String) -> Refusal {
+    let message = match &field {
+        Some(field) => format!("{field}: {reason}"),
+        None => reason.clone(),
+    };
+    let mut details = vec![("reason".to_owned(), reason)];
+    details.extend(field.map(|field| ("field".to_owned(), field)));
+    Refusal { code, message, retryable: false, details, is_malformed: true }
+}
+
+pub(super) fn version_conflict(expected: u64, actual: u64) -> Verdict {
+    Verdict::Refused(Refusal {
+        code: VERSION_CONFLICT,
+        message: format!("expected version {expected}, but the stream is at {actual}"),
+        retryable: true,
+        details: vec![
+            ("expected".to_owned(), expected.to_string()),
+            ("actual".to_owned(), actual.to_string()),
+        ],
+        is_malformed: false,
+    })
+}
+
+/// What led to an event: the command, and what the command itself named.
+fn push_cause(headers: &mut Headers, request: &Request<'_>) {
+    let metadata = &request.metadata;
+    let mut buffer = [0; Hyphenated::LENGTH];
+    let command_id = uuid_text(request.command_id, &mut buffer);
+    headers.push("command_id", command_id);
+    push_optional(headers, "command_time", metadata.time_text.as_deref());
+    headers.push("correlation_id", metadata.correlation_id.as_deref().unwrap_or(command_id));
+    headers.push("causation_id", metadata.causation_id.as_deref().unwrap_or(command_id));
+    push_optional(headers, "actor", metadata.actor.as_deref());
+    push_optional(headers, "ip_address", metadata.ip_address.as_deref());
+    push_optional(headers, "traceparent", metadata.traceparent.as_deref());
+    for (name, value) in &metadata.free {
+        headers.push(name, value);
+    }
+}
+
+fn push_optional(headers: &mut Headers, name: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        headers.push(name, value);
+    }
+}
+
+fn uuid_text(id: Uuid, buffer: &mut [u8; Hyphenated::LENGTH]) -> &str {
+    id.hyphenated().encode_lower(buffer)
+}
+
+pub(super) fn owned(details: Vec<(&'static str, String)>) -> Vec<(String, String)> {
+    details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}

@@ -1,0 +1,489 @@
+//! One turn of a handler: commands -> decide -> events, results, dead letters, all for one
+//! transaction.
+//!
+//! A turn works on an overlay: the committed state stays as it is until the transaction has
+//! committed, so an abort costs nothing but the overlay.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::dedup::{Answer, Answers, CommandKey};
+use super::metadata::Metadata;
+use super::origin::{Origin, Sender, Signed, Source};
+use super::position::Position;
+use super::protocol::{Crossing, Settings};
+use super::reply::{
+    EventPlace, FORBIDDEN, IDEMPOTENCY_CONFLICT, Place, Refusal, Request, Verdict, command_result,
+    dead_letter, event_record, malformed, owned, raw_content_hash, result_record, version_conflict,
+};
+use crate::kernel::codec::{BadCommand, Codec, Decoded, Undecoded};
+use crate::kernel::decider::{Context, Decider, Rejection};
+use crate::kernel::message::{Headers, Outgoing, Record};
+use crate::kernel::stream::{ID_BYTES_MAX, Kind, StreamHash, partition_of};
+use crate::kernel::time::Timestamp;
+
+/// The longest value of a command, in bytes.
+pub const COMMAND_BYTES_MAX: usize = 1024 * 1024;
+/// The most bytes of one event with key and headers; the topics take a little more.
+pub const EVENT_BYTES_MAX: usize = 1_572_864;
+
+/// What is known of one stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stream<S> {
+    /// The fold of its events.
+    pub state: S,
+    /// How many events it has.
+    pub version: u64,
+    /// The time of its last event.
+    pub last_time: Timestamp,
+    /// Its hash.
+    pub hash: StreamHash,
+}
+
+/// The streams of a partition, by aggregate id.
+pub type Streams<S> = HashMap<Arc<str>, Stream<S>>;
+
+/// The schema that the registry must be asked for before this command can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeedsSchema(pub u32);
+
+/// The work of one transaction, before it is committed.
+pub struct Turn<'a, D: Decider, C> {
+    settings: &'a Settings,
+    codec: &'a C,
+    streams: &'a Streams<D::State>,
+    answers: &'a Answers,
+    position: &'a Position,
+    now: Timestamp,
+    changes: Changes<D>,
+    /// The records of the transaction, in order.
+    pub records: Vec<Outgoing>,
+    /// What goes to other partitions first.
+    pub crossings: Vec<Crossing>,
+}
+
+/// What a turn changes in memory once it is committed.
+#[derive(Debug)]
+pub struct Changes<D: Decider> {
+    /// The streams as they are after the turn.
+    pub streams: Streams<D::State>,
+    /// The new answers.
+    pub answers: HashMap<CommandKey, Answer>,
+    /// The origins taken.
+    pub origins: BTreeMap<Source, (i64, u32)>,
+    /// How many commands were decided, repeats and refusals included.
+    pub command_count: u64,
+    /// How many events follow.
+    pub event_count: u64,
+}
+
+impl<D: Decider> Default for Changes<D> {
+    fn default() -> Self {
+        Self {
+            streams: Streams::new(),
+            answers: HashMap::new(),
+            origins: BTreeMap::new(),
+            command_count: 0,
+            event_count: 0,
+        }
+    }
+}
+
+impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
+    /// Starts a turn at that moment.
+    pub fn new(
+        settings: &'a Settings,
+        codec: &'a C,
+        streams: &'a Streams<D::State>,
+        answers: &'a Answers,
+        position: &'a Position,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            settings,
+            codec,
+            streams,
+            answers,
+            position,
+            now,
+            changes: Changes::default(),
+            records: Vec::new(),
+            crossings: Vec::new(),
+        }
+    }
+
+    /// Ends the turn: what it changes in memory, what it writes, and what it sends on first.
+    #[must_use]
+    pub fn finish(self) -> (Changes<D>, Vec<Outgoing>, Vec<Crossing>) {
+        (self.changes, self.records, self.crossings)
+    }
+
+    /// Takes one command in.
+    ///
+    /// # Errors
+    /// A schema must be looked up first; the turn is as it was before.
+    pub fn take(&mut self, record: &Record) -> Result<(), NeedsSchema> {
+        let Some(key) = record.key.as_deref() else {
+            return self.take_without_key(record);
+        };
+        match std::str::from_utf8(key) {
+            Ok(id) if !id.is_empty() && id.len() <= ID_BYTES_MAX => {
+                let partition = partition_of(id, self.settings.partition_count);
+                if partition == self.settings.partition {
+                    self.take_own(record, id)
+                } else {
+                    self.cross(record, id, partition);
+                    Ok(())
+                }
+            }
+            _ => {
+                let reason = format!("the key must be UTF-8 of 1 to {ID_BYTES_MAX} bytes");
+                let code = "InvalidKey";
+                self.refuse_unread(record, BadCommand { code, reason, ..BadCommand::default() });
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends a command on to the partition that owns its aggregate.
+    fn cross(&mut self, record: &Record, id: &str, partition: i32) {
+        let mut headers = Headers::with_capacity(record.headers.byte_count() + 256);
+        for (name, value) in record.headers.iter().filter(|(name, _)| *name != "origin") {
+            headers.push_optional(name, value);
+        }
+        let origin = Origin {
+            sender: Sender::Router,
+            source: Source {
+                group: self.settings.group.clone(),
+                topic_id: self.settings.commands_topic_id,
+                partition: self.settings.partition,
+            },
+            offset: record.offset,
+            index: 0,
+        };
+        let header = origin.to_header(self.signed(record, id), &self.settings.key);
+        headers.push("origin", header);
+        let record = Outgoing {
+            kind: Kind::Commands,
+            key: Some(id.as_bytes().to_vec()),
+            value: record.value.as_deref().map(<[u8]>::to_vec),
+            headers,
+        };
+        self.crossings.push(Crossing { partition, record });
+    }
+
+    fn signed<'r>(&'r self, record: &'r Record, id: &'r str) -> Signed<'r> {
+        Signed {
+            topic: &self.settings.commands_topic,
+            key: id.as_bytes(),
+            command_id: record.headers.get("ce_id").unwrap_or_default(),
+            value: record.value.as_deref().unwrap_or_default(),
+        }
+    }
+
+    /// A command without a key: its body says whose it is.
+    fn take_without_key(&mut self, record: &Record) -> Result<(), NeedsSchema> {
+        match self.decode(record, None)? {
+            Ok(decoded) => {
+                let id = decoded.aggregate_id.as_str();
+                let partition = partition_of(id, self.settings.partition_count);
+                if partition == self.settings.partition {
+                    self.take_own(record, id)
+                } else {
+                    self.cross(record, id, partition);
+                    Ok(())
+                }
+            }
+            Err(bad) => {
+                self.refuse_unread(record, bad);
+                Ok(())
+            }
+        }
+    }
+
+    fn decode(
+        &self,
+        record: &Record,
+        key_id: Option<&str>,
+    ) -> Result<Result<Decoded<D::Command>, BadCommand>, NeedsSchema> {
+        let length = record.value.as_ref().map_or(0, |value| value.len());
+        if length > COMMAND_BYTES_MAX {
+            let reason = format!("{length} bytes; at most {COMMAND_BYTES_MAX} are taken");
+            return Ok(Err(BadCommand { code: "TooLarge", reason, ..BadCommand::default() }));
+        }
+        match self.codec.decode_command(key_id, record.value.as_deref()) {
+            Ok(decoded) => Ok(Ok(decoded)),
+            Err(Undecoded::Bad(bad)) => Ok(Err(*bad)),
+            Err(Undecoded::UnknownSchema(id)) => Err(NeedsSchema(id)),
+        }
+    }
+
+    /// A command of an aggregate that is ours.
+    fn take_own(&mut self, record: &Record, id: &str) -> Result<(), NeedsSchema> {
+        let origin = record
+            .headers
+            .get("origin")
+            .and_then(|header| Origin::verify(header, self.signed(record, id), &self.settings.key));
+        if origin.as_ref().is_some_and(|origin| !self.is_news(origin)) {
+            return Ok(()); // A repeat of ours is no command.
+        }
+        let decoded = self.decode(record, Some(id))?;
+        let first_place = match &origin {
+            Some(Origin { sender: Sender::Router, source, offset, .. }) => {
+                Place(source.topic_id, source.partition, *offset)
+            }
+            _ => self.place(record),
+        };
+        let from_process_manager =
+            origin.as_ref().is_some_and(|origin| origin.sender == Sender::ProcessManager);
+        if let Some(origin) = origin {
+            self.changes.origins.insert(origin.source, (origin.offset, origin.index));
+        }
+        match decoded {
+            Ok(decoded) => {
+                let (metadata, bad) = Metadata::read(&record.headers, &decoded.body);
+                let command_id = metadata.command_id_or(|| first_place.id());
+                let request = Request {
+                    record,
+                    aggregate_id: id.to_owned(),
+                    command_id,
+                    content_hash: decoded.content_hash,
+                    metadata,
+                    from_process_manager,
+                };
+                let verdict = match bad {
+                    Some(bad) => self.known(&request).unwrap_or_else(|| {
+                        Verdict::Refused(malformed("InvalidField", Some(bad.field), bad.reason))
+                    }),
+                    None => self.judge(&request, &decoded.command),
+                };
+                self.answer(&request, verdict);
+            }
+            Err(mut bad) => {
+                bad.aggregate_id = Some(id.to_owned());
+                self.refuse(record, bad, first_place, from_process_manager);
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&self, record: &Record) -> Place {
+        Place(self.settings.commands_topic_id, self.settings.partition, record.offset)
+    }
+
+    /// Whether nothing from that place or behind it has been taken yet.
+    fn is_news(&self, origin: &Origin) -> bool {
+        let highest = self
+            .changes
+            .origins
+            .get(&origin.source)
+            .or_else(|| self.position.origins.get(&origin.source));
+        highest.is_none_or(|highest| (origin.offset, origin.index) > *highest)
+    }
+
+    fn refuse_unread(&mut self, record: &Record, bad: BadCommand) {
+        let first_place = self.place(record);
+        self.refuse(record, bad, first_place, false);
+    }
+
+    /// Answers a command that could not be read.
+    fn refuse(
+        &mut self,
+        record: &Record,
+        bad: BadCommand,
+        first_place: Place,
+        from_process_manager: bool,
+    ) {
+        let (metadata, _) = Metadata::read(&record.headers, &bad.body);
+        let command_id = metadata.command_id_or(|| first_place.id());
+        let aggregate_id = bad.aggregate_id.unwrap_or_default();
+        let content_hash = raw_content_hash(&aggregate_id, record.value.as_deref());
+        let request = Request {
+            record,
+            aggregate_id,
+            command_id,
+            content_hash,
+            metadata,
+            from_process_manager,
+        };
+        let verdict = self
+            .known(&request)
+            .unwrap_or_else(|| Verdict::Refused(malformed(bad.code, bad.field, bad.reason)));
+        self.answer(&request, verdict);
+    }
+
+    fn key(&self, request: &Request<'_>) -> CommandKey {
+        let stream = self
+            .stream(&request.aggregate_id)
+            .map_or_else(|| StreamHash::new(D::NAME, &request.aggregate_id), |stream| stream.hash);
+        CommandKey::new(stream, request.command_id, request.from_process_manager)
+    }
+
+    fn stream(&self, id: &str) -> Option<&Stream<D::State>> {
+        self.changes.streams.get(id).or_else(|| self.streams.get(id))
+    }
+
+    /// The answer to a command id that was answered before.
+    fn known(&self, request: &Request<'_>) -> Option<Verdict> {
+        let key = self.key(request);
+        let answer = self.changes.answers.get(&key).or_else(|| self.answers.get(key))?;
+        if answer.is_for(&request.content_hash) {
+            let id = request.command_id;
+            let repeat = answer.repeat(id, &request.aggregate_id, request.content_hash);
+            return Some(Verdict::Repeat(repeat));
+        }
+        Some(Verdict::Refused(Refusal {
+            code: IDEMPOTENCY_CONFLICT,
+            message: "this command id was answered for a command with other content".to_owned(),
+            ..Refusal::default()
+        }))
+    }
+
+    /// The order of checks: known id, who may, expected version, then the domain's own.
+    fn judge(&mut self, request: &Request<'_>, command: &D::Command) -> Verdict {
+        if let Some(known) = self.known(request) {
+            return known;
+        }
+        if D::is_internal(command) && !request.from_process_manager {
+            return Verdict::Refused(Refusal {
+                code: FORBIDDEN,
+                message: "only a process manager may send this command".to_owned(),
+                ..Refusal::default()
+            });
+        }
+        let stream = self.stream(&request.aggregate_id).cloned();
+        let mut stream = stream.unwrap_or_else(|| Stream {
+            state: D::State::default(),
+            version: 0,
+            last_time: Timestamp::default(),
+            hash: StreamHash::new(D::NAME, &request.aggregate_id),
+        });
+        if let Some(expected) = request.metadata.expected_version
+            && expected != stream.version
+        {
+            return version_conflict(expected, stream.version);
+        }
+        let context = Context {
+            now: self.now.max(stream.last_time),
+            stream: stream.hash,
+            version: stream.version,
+            command_id: request.command_id,
+        };
+        let at = self.event_time(&request.metadata, stream.last_time);
+        // A panic is our bug, but it must not stop the partition: the state is dropped with it.
+        let decided = catch_unwind(AssertUnwindSafe(|| {
+            let events = D::decide(command, &stream.state, &context)?;
+            for event in &events {
+                D::evolve(&mut stream.state, event, at);
+            }
+            Ok::<_, D::Rejection>((events, stream))
+        }));
+        match decided {
+            Ok(Ok((events, stream))) => self.accept(request, &events, stream, at),
+            Ok(Err(rejection)) => Verdict::Refused(Refusal {
+                code: rejection.code(),
+                message: rejection.message(),
+                retryable: rejection.is_retryable(),
+                details: owned(rejection.details()),
+                is_malformed: rejection.is_malformed(),
+            }),
+            Err(panic) => Verdict::Failed(panic_text(panic.as_ref())),
+        }
+    }
+
+    fn event_time(&self, metadata: &Metadata, last_time: Timestamp) -> Timestamp {
+        let now = self.now.max(last_time);
+        match metadata.time {
+            Some(time) if self.settings.trust_command_time && time >= last_time && time <= now => {
+                time
+            }
+            _ => now,
+        }
+    }
+
+    /// Writes the events and keeps the new state in the overlay.
+    fn accept(
+        &mut self,
+        request: &Request<'_>,
+        events: &[D::Event],
+        mut stream: Stream<D::State>,
+        at: Timestamp,
+    ) -> Verdict {
+        let first = self.records.len();
+        for (sequence, event) in (stream.version + 1..).zip(events) {
+            let mut value = Vec::with_capacity(160);
+            let event_type = match self.codec.encode_event(event, &mut value) {
+                Ok(event_type) => event_type,
+                Err(error) => {
+                    self.records.truncate(first);
+                    return Verdict::Failed(error.to_string());
+                }
+            };
+            let place = EventPlace { stream: stream.hash, sequence, at };
+            let record = event_record(self.settings, request, place, event_type, value);
+            if record.byte_count() > EVENT_BYTES_MAX {
+                self.records.truncate(first);
+                let reason = format!("its event would be over {EVENT_BYTES_MAX} bytes");
+                return Verdict::Refused(malformed("TooLarge", None, reason));
+            }
+            self.records.push(record);
+        }
+        let event_count = events.len() as u64;
+        let version = stream.version + event_count;
+        if event_count > 0 {
+            stream.version = version;
+            stream.last_time = at;
+            self.changes.event_count += event_count;
+            match self.changes.streams.get_mut(request.aggregate_id.as_str()) {
+                Some(overlay) => *overlay = stream,
+                None => {
+                    let known = self.streams.get_key_value(request.aggregate_id.as_str());
+                    let id = known.map_or_else(
+                        || request.aggregate_id.as_str().into(),
+                        |(id, _)| Arc::clone(id),
+                    );
+                    self.changes.streams.insert(id, stream);
+                }
+            }
+        }
+        Verdict::Accepted { version, event_count }
+    }
+
+    /// Writes the result, the dead letter if the command was bad, and remembers the answer.
+    fn answer(&mut self, request: &Request<'_>, verdict: Verdict) {
+        self.changes.command_count += 1;
+        let is_dead_letter = match &verdict {
+            Verdict::Refused(refusal) => refusal.is_malformed,
+            Verdict::Failed(_) => true,
+            Verdict::Accepted { .. } | Verdict::Repeat(_) => false,
+        };
+        let version = self.stream(&request.aggregate_id).map_or(0, |stream| stream.version);
+        let result = command_result(self.settings, request, verdict, version, self.now);
+        if is_dead_letter {
+            self.records.push(dead_letter(self.settings, request, &result, self.now));
+        }
+        match result_record::<D>(self.codec, request, &result) {
+            Ok(record) => self.records.push(record),
+            // Its fields are plain text and numbers, so this is a bug in the codec; the command
+            // itself stands.
+            Err(error) => {
+                tracing::error!(command_id = %request.command_id, %error, "result not written");
+            }
+        }
+        if let Some(answer) = Answer::of(&result) {
+            let key = self.key(request);
+            self.changes.answers.entry(key).or_insert(answer);
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the decision broke: {}", text.unwrap_or("unknown panic"))
+}
