@@ -1,1 +1,3 @@
 //! Banking: accounts, and the money in them.
+
+pub mod account;
