@@ -4,14 +4,20 @@
 //! and fees are amounts in the account's own currency.
 
 mod command;
+mod decide;
 mod event;
+#[cfg(test)]
+mod properties;
 mod rejection;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use command::{
     CloseAccount, Command, CorrectEntry, CreateAccount, Deposit, FreezeAccount, ReceiveTransfer,
     ReverseTransfer, SettleTransfer, Transfer, UnfreezeAccount, Withdraw,
 };
+pub use decide::AMOUNT_WHOLE_DIGITS_MAX;
 pub use event::{
     AccountClosed, AccountCreated, AccountFrozen, AccountType, AccountUnfrozen, EntryCorrected,
     Event, MoneyDeposited, MoneyReceived, MoneyTransferred, MoneyWithdrawn, TransferReversed,

@@ -16,6 +16,8 @@ const RECEIVED_REMEMBERED_SECONDS: i64 = (1 + 7 + 1) * 24 * 60 * 60;
 pub struct Account {
     /// Whether it exists, and what may be done with it.
     pub status: Status,
+    /// Its id, for the rule against transfers to oneself.
+    pub account_id: String,
     /// Who owns it.
     pub user_id: String,
     /// What kind of account it is.
@@ -63,6 +65,7 @@ impl Default for Account {
     fn default() -> Self {
         Self {
             status: Status::Unopened,
+            account_id: String::new(),
             user_id: String::new(),
             account_type: AccountType::Checking,
             currency: Currency::USD,
@@ -87,6 +90,7 @@ impl Account {
         match event {
             Event::AccountCreated(event) => {
                 self.status = Status::Active;
+                self.account_id.clone_from(&event.account_id);
                 self.user_id.clone_from(&event.user_id);
                 self.account_type = event.account_type;
                 self.currency = event.currency;
