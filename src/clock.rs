@@ -22,3 +22,9 @@ pub fn new_id() -> Uuid {
     let nanos = u32::try_from(moment.0.rem_euclid(1_000_000) * 1_000).unwrap_or(0);
     Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, seconds, nanos))
 }
+
+/// A number that nobody has drawn before, as far as 64 random bits can promise.
+#[must_use]
+pub fn nonce() -> u64 {
+    rand::random()
+}

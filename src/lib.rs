@@ -10,6 +10,8 @@ pub mod engine;
 
 pub mod log;
 
+pub mod runtime;
+
 pub mod cli;
 
 pub mod clock;

@@ -27,6 +27,9 @@ use crate::kernel::time::Timestamp;
 
 /// The longest value of a command, in bytes.
 pub const COMMAND_BYTES_MAX: usize = 1024 * 1024;
+/// The most bytes of a record that is sent on to its own partition; what is larger is refused where
+/// it landed, since with an origin it might not fit the topic any more.
+pub const CROSSING_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The most bytes of one event with key and headers; the topics take a little more.
 pub const EVENT_BYTES_MAX: usize = 1_572_864;
 
@@ -150,6 +153,13 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
 
     /// Sends a command on to the partition that owns its aggregate.
     fn cross(&mut self, record: &Record, id: &str, partition: i32) {
+        if record.byte_count() > CROSSING_BYTES_MAX {
+            let reason = format!("over {CROSSING_BYTES_MAX} bytes with its headers");
+            let aggregate_id = Some(id.to_owned());
+            let code = "TooLarge";
+            let bad = BadCommand { code, reason, aggregate_id, ..BadCommand::default() };
+            return self.refuse_unread(record, bad);
+        }
         let mut headers = Headers::with_capacity(record.headers.byte_count() + 256);
         for (name, value) in record.headers.iter().filter(|(name, _)| *name != "origin") {
             headers.push_optional(name, value);

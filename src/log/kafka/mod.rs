@@ -5,7 +5,10 @@
 
 pub mod client;
 pub mod convert;
+pub mod crossing;
 pub mod ffi;
+pub mod reader;
+pub mod transaction;
 
 use std::time::Duration;
 

@@ -1,0 +1,591 @@
+//! The command handlers of one domain in this process: one consumer, a thread for each partition.
+//!
+//! ```text
+//! poll thread: consumer -> bounded channel -> lane (a thread) -> transaction
+//!      ^------- where to start reading ---------'
+//! ```
+//!
+//! Guarantees: a partition's lane is quiet before the partition is given back; a lane reads only
+//! from where its position record says. Backpressure: the poll thread waits for a full lane as long
+//! as the lane makes progress; a lane that stands still has its partition paused, so that it delays
+//! nobody else.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::message::Message;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
+use ring::{digest, hmac};
+
+use super::lane::{
+    FromLane, Lane, LaneState, LaneStatus, Membership, SchemaLookUp, Shared, ToLane, TopicNames,
+};
+use crate::config::{CommandTime, Config};
+use crate::engine::protocol::{Handler, Settings};
+use crate::kernel::message::Record;
+use crate::kernel::stream::{AggregateName, Kind};
+use crate::log::kafka::client::{self, Quiet};
+use crate::log::kafka::convert::to_record;
+use crate::log::kafka::reader::ReaderPool;
+use crate::log::kafka::{CALL_TIMEOUT, Error, ffi};
+
+/// The most commands that wait for one lane, and their bytes.
+const QUEUED_MAX: usize = 10_000;
+const QUEUED_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long the poll thread waits for a full lane before it pauses that partition.
+const FULL_PATIENCE: Duration = Duration::from_millis(500);
+const FULL_NAP: Duration = Duration::from_micros(200);
+const POLL: Duration = Duration::from_millis(50);
+const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a consumer that broke for good is left alone before a new one takes its place.
+const REJOIN_PAUSE: Duration = Duration::from_secs(1);
+/// How many partitions are restored at a time.
+const RESTORES_MAX: usize = 4;
+/// The most bytes of commands in one transaction.
+const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Answers are remembered a little longer than the 24 h that are promised.
+const WINDOW_SECONDS: i64 = 25 * 3_600;
+
+/// Makes the handler of one partition.
+pub type MakeHandler = Arc<dyn Fn(Settings) -> Box<dyn Handler> + Send + Sync>;
+
+/// One kind of aggregate in a group.
+#[derive(Clone)]
+pub struct Aggregate {
+    /// What it is called.
+    pub name: AggregateName,
+    /// Makes its handlers.
+    pub make: MakeHandler,
+}
+
+/// The running handlers of a domain.
+pub struct HandlerGroup {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    lanes: Arc<Lanes>,
+}
+
+impl HandlerGroup {
+    /// Joins the group and starts handling.
+    ///
+    /// # Errors
+    /// No broker answers, or a topic is missing or not as it must be.
+    pub fn start(
+        config: &Config,
+        domain: &str,
+        aggregates: Vec<Aggregate>,
+        look_up: SchemaLookUp,
+    ) -> Result<Self, Error> {
+        let group = config.namespace.dotted(&format!("millrace.handler.{domain}"));
+        let witness = client::consumer(&client::witness(&config.kafka, &group), Quiet)?;
+        let plan = Plan::make(config, &group, &aggregates, &witness)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let lanes = Arc::new(Lanes::default());
+        let poller = Poller {
+            config: config.clone(),
+            plan,
+            witness: Arc::new(Mutex::new(witness)),
+            readers: Arc::new(ReaderPool::new(&config.kafka, RESTORES_MAX)),
+            look_up,
+            stop: Arc::clone(&stop),
+            lanes: Arc::clone(&lanes),
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("handler-{domain}"))
+            .spawn(move || poller.run())
+            .map_err(|error| Error::Unexpected(format!("cannot start a thread: {error}")))?;
+        Ok(Self { stop, thread: Some(thread), lanes })
+    }
+
+    /// How each partition that is ours fares.
+    #[must_use]
+    pub fn status(&self) -> Vec<LaneStatus> {
+        self.lanes.status()
+    }
+
+    /// Asks it to finish the transactions in hand and leave the group.
+    pub fn request_stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+
+    /// Whether it has left.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for HandlerGroup {
+    fn drop(&mut self) {
+        self.request_stop();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a handler's poll thread broke");
+        }
+    }
+}
+
+/// What is settled before the group is joined.
+struct Plan {
+    group: String,
+    aggregates: HashMap<String, AggregatePlan>,
+}
+
+struct AggregatePlan {
+    make: MakeHandler,
+    topics: TopicNames,
+    settings: Settings,
+}
+
+impl Plan {
+    fn make(
+        config: &Config,
+        group: &str,
+        aggregates: &[Aggregate],
+        client: &BaseConsumer<Quiet>,
+    ) -> Result<Self, Error> {
+        let cluster_id = client
+            .client()
+            .fetch_cluster_id(CALL_TIMEOUT)
+            .ok_or_else(|| Error::Unexpected("the brokers do not tell their cluster id".into()))?;
+        let key = internal_key(config, &cluster_id);
+        let mut plans = HashMap::new();
+        for aggregate in aggregates {
+            let topics = topic_names(config, aggregate.name);
+            let partition_count = same_partitions(client, &topics)?;
+            let ids = ffi::topic_ids(
+                client.client().native_ptr(),
+                &[&topics.commands, &topics.events],
+                CALL_TIMEOUT,
+            )?;
+            let [Some(commands_topic_id), Some(events_topic_id)] = ids[..] else {
+                return Err(Error::NoTopic(topics.commands));
+            };
+            let settings = Settings {
+                group: group.to_owned(),
+                cluster_id: cluster_id.clone(),
+                commands_topic: topics.commands.clone(),
+                commands_topic_id,
+                events_topic: topics.events.clone(),
+                events_topic_id,
+                partition: 0,
+                partition_count,
+                batch_max: config.handler.batch.clamp(1, 5_000),
+                batch_bytes_max: BATCH_BYTES_MAX,
+                trust_command_time: config.handler.command_time == CommandTime::Trust,
+                window_seconds: WINDOW_SECONDS,
+                key: key.clone(),
+            };
+            let make = Arc::clone(&aggregate.make);
+            plans.insert(topics.commands.clone(), AggregatePlan { make, topics, settings });
+        }
+        Ok(Self { group: group.to_owned(), aggregates: plans })
+    }
+}
+
+fn internal_key(config: &Config, cluster_id: &str) -> hmac::Key {
+    match &config.internal_key {
+        Some(secret) => hmac::Key::new(hmac::HMAC_SHA256, secret.0.as_bytes()),
+        None => {
+            tracing::warn!(
+                "MILLRACE_INTERNAL_KEY is not set: origins are signed with a key that \
+                            anybody can derive from the cluster id; set it in production"
+            );
+            let text = format!("millrace internal key of cluster {cluster_id}");
+            let derived = digest::digest(&digest::SHA256, text.as_bytes());
+            hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
+        }
+    }
+}
+
+fn topic_names(config: &Config, name: AggregateName) -> TopicNames {
+    let topic = |kind| config.namespace.dotted(&name.topic(kind));
+    TopicNames {
+        commands: topic(Kind::Commands),
+        events: topic(Kind::Events),
+        snapshots: topic(Kind::Snapshots),
+        results: topic(Kind::Results),
+        dead_letters: topic(Kind::DeadLetters),
+        timers: topic(Kind::Timers),
+    }
+}
+
+/// The partition count that all of an aggregate's topics share.
+fn same_partitions(client: &BaseConsumer<Quiet>, topics: &TopicNames) -> Result<i32, Error> {
+    let mut counts = Vec::new();
+    let kinds = [Kind::Commands, Kind::Events, Kind::Snapshots, Kind::Results, Kind::DeadLetters];
+    for kind in kinds {
+        let topic = topics.of(kind);
+        let metadata = client
+            .client()
+            .fetch_metadata(Some(topic), CALL_TIMEOUT)
+            .map_err(Error::call(format!("reading the metadata of {topic}")))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let count = found.map_or(0, |found| found.partitions().len());
+        if count == 0 {
+            return Err(Error::NoTopic(topic.to_owned()));
+        }
+        counts.push((topic.to_owned(), count));
+    }
+    let count = counts[0].1;
+    if let Some((topic, other)) = counts.iter().find(|(_, other)| *other != count) {
+        return Err(Error::Unexpected(format!(
+            "{topic} has {other} partitions but {} has {count}: an aggregate's topics must have \
+             the same number; see `millrace topics plan`",
+            topics.commands
+        )));
+    }
+    i32::try_from(count).map_err(|_| Error::Unexpected("too many partitions".to_owned()))
+}
+
+/// A lane as the poll thread sees it.
+struct LaneHandle {
+    to_lane: Sender<ToLane>,
+    queued_bytes: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    status: Arc<Mutex<LaneStatus>>,
+    thread: JoinHandle<()>,
+    /// A command that found no room; its partition is paused until there is some.
+    held: Option<Record>,
+}
+
+#[derive(Default)]
+struct Lanes {
+    running: Mutex<HashMap<(String, i32), LaneHandle>>,
+    /// Partitions that were given to us and have no lane yet.
+    assigned: Mutex<Vec<(String, i32)>>,
+    /// Taken by a lane while it asks for the group's metadata, and by a rebalance while it marks
+    /// lanes as stopping: whoever is marked gets no metadata of the next generation.
+    generation: RwLock<()>,
+}
+
+impl Lanes {
+    fn status(&self) -> Vec<LaneStatus> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = running
+            .values()
+            .map(|lane| lane.status.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            .collect();
+        all.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        all
+    }
+
+    /// Stops lanes and waits until each has finished what it had in hand.
+    fn stop(&self, which: impl Fn(&(String, i32)) -> bool) {
+        let mut stopping = Vec::new();
+        {
+            let _generation = self.generation.write().unwrap_or_else(PoisonError::into_inner);
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            let keys: Vec<_> = running.keys().filter(|key| which(key)).cloned().collect();
+            for key in keys {
+                if let Some(lane) = running.remove(&key) {
+                    lane.stop.store(true, Ordering::Release);
+                    // If there is no room, it is not waiting.
+                    let _ = lane.to_lane.try_send(ToLane::Stop);
+                    stopping.push((key, lane.thread));
+                }
+            }
+        }
+        for ((topic, partition), thread) in stopping {
+            if thread.join().is_err() {
+                tracing::error!(topic, partition, "a lane broke");
+            }
+        }
+    }
+}
+
+/// Takes part in rebalances.
+#[derive(Clone)]
+struct GroupContext {
+    lanes: Arc<Lanes>,
+}
+
+impl ClientContext for GroupContext {}
+
+impl ConsumerContext for GroupContext {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        event: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let partitions: Vec<(String, i32)> = list
+            .elements()
+            .iter()
+            .map(|element| (element.topic().to_owned(), element.partition()))
+            .collect();
+        let outcome = match event {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                // Where to read from is the lane's to say; until then nothing is delivered.
+                list.set_all_offsets(Offset::Beginning)
+                    .and_then(|()| consumer.incremental_assign(list))
+                    .and_then(|()| consumer.pause(list))
+                    .map(|()| {
+                        let mut assigned =
+                            self.lanes.assigned.lock().unwrap_or_else(PoisonError::into_inner);
+                        assigned.extend(partitions);
+                    })
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
+                self.lanes
+                    .assigned
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .retain(|place| !partitions.contains(place));
+                self.lanes.stop(|place| partitions.contains(place));
+                consumer.incremental_unassign(list)
+            }
+            _ => {
+                self.lanes.stop(|_| true);
+                consumer.unassign()
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::error!(%error, "rebalance failed");
+        }
+    }
+}
+
+struct Poller {
+    config: Config,
+    plan: Plan,
+    witness: Arc<Mutex<BaseConsumer<Quiet>>>,
+    readers: Arc<ReaderPool>,
+    look_up: SchemaLookUp,
+    stop: Arc<AtomicBool>,
+    lanes: Arc<Lanes>,
+}
+
+/// One membership of the group.
+struct Session {
+    consumer: Arc<BaseConsumer<GroupContext>>,
+    shared: Shared,
+    from_lanes: Receiver<FromLane>,
+    /// Lanes whose wish could not be carried out yet.
+    wishes: Vec<FromLane>,
+}
+
+impl Poller {
+    fn run(self) {
+        while !self.stop.load(Ordering::Acquire) {
+            match self.join() {
+                Ok(session) => self.poll(session),
+                Err(error) => tracing::error!(%error, "cannot join the group; trying again"),
+            }
+            if !self.stop.load(Ordering::Acquire) {
+                std::thread::sleep(REJOIN_PAUSE);
+            }
+        }
+    }
+
+    fn join(&self) -> Result<Session, Error> {
+        let context = GroupContext { lanes: Arc::clone(&self.lanes) };
+        let member = client::group_member(&self.config.kafka, &self.plan.group);
+        let consumer = Arc::new(client::consumer(&member, context)?);
+        let topics: Vec<&str> = self.plan.aggregates.keys().map(String::as_str).collect();
+        consumer
+            .subscribe(&topics)
+            .map_err(Error::call(format!("subscribing to {}", topics.join(", "))))?;
+        let (to_poller, from_lanes) = bounded(1_024);
+        let shared = Shared {
+            kafka: self.config.kafka.clone(),
+            readers: Arc::clone(&self.readers),
+            witness: Arc::clone(&self.witness),
+            membership: membership(&consumer, &self.lanes),
+            look_up: Arc::clone(&self.look_up),
+            to_poller,
+        };
+        Ok(Session { consumer, shared, from_lanes, wishes: Vec::new() })
+    }
+
+    /// Polls until it is to stop, or the client broke for good.
+    fn poll(&self, mut session: Session) {
+        while !self.stop.load(Ordering::Acquire) {
+            self.start_lanes(&session);
+            session.start_reading(&self.lanes);
+            session.resume_paused(&self.lanes);
+            match session.consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    let place = (message.topic().to_owned(), message.partition());
+                    let record = to_record(&message);
+                    drop(message);
+                    session.hand_over(&self.lanes, &place, record, &self.stop);
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(group = %self.plan.group, %error, "consumer error");
+                    if let Some((code, reason)) = session.consumer.client().fatal_error() {
+                        tracing::error!(%code, reason, "the consumer broke; joining anew");
+                        break;
+                    }
+                }
+                None => {}
+            }
+        }
+        self.lanes.stop(|_| true);
+        // Dropping the consumer leaves the group; the others take over at once.
+    }
+
+    fn start_lanes(&self, session: &Session) {
+        let assigned = std::mem::take(
+            &mut *self.lanes.assigned.lock().unwrap_or_else(PoisonError::into_inner),
+        );
+        for (topic, partition) in assigned {
+            let Some(plan) = self.plan.aggregates.get(&topic) else { continue };
+            match start_lane(plan, &self.plan.group, partition, &session.shared) {
+                Ok(handle) => {
+                    let mut running =
+                        self.lanes.running.lock().unwrap_or_else(PoisonError::into_inner);
+                    running.insert((topic, partition), handle);
+                }
+                Err(error) => tracing::error!(topic, partition, %error, "cannot start a lane"),
+            }
+        }
+    }
+}
+
+fn membership(consumer: &Arc<BaseConsumer<GroupContext>>, lanes: &Arc<Lanes>) -> Membership {
+    // Weak: lanes must not keep a consumer alive that is to leave the group.
+    let consumer: Weak<_> = Arc::downgrade(consumer);
+    let lanes = Arc::clone(lanes);
+    Arc::new(move |stop| {
+        let _generation = lanes.generation.read().unwrap_or_else(PoisonError::into_inner);
+        if stop.load(Ordering::Acquire) {
+            return None;
+        }
+        let consumer = consumer.upgrade()?;
+        ffi::is_group_member(consumer.client().native_ptr())
+            .then(|| consumer.group_metadata())
+            .flatten()
+    })
+}
+
+fn start_lane(
+    plan: &AggregatePlan,
+    group: &str,
+    partition: i32,
+    shared: &Shared,
+) -> std::io::Result<LaneHandle> {
+    let (to_lane, inbox) = bounded(QUEUED_MAX);
+    let settings = Settings { partition, ..plan.settings.clone() };
+    let status = Arc::new(Mutex::new(LaneStatus {
+        topic: plan.topics.commands.clone(),
+        partition,
+        state: LaneState::Fencing,
+        counts: crate::engine::protocol::Counts::default(),
+        last_error: None,
+    }));
+    let stop = Arc::new(AtomicBool::new(false));
+    let queued_bytes = Arc::new(AtomicUsize::new(0));
+    let lane = Lane {
+        batch_max: settings.batch_max,
+        handler: (plan.make)(settings),
+        topics: plan.topics.clone(),
+        partition,
+        transactional_id: format!("{group}.{}.{partition}", plan.topics.commands),
+        shared: shared.clone(),
+        inbox,
+        queued_bytes: Arc::clone(&queued_bytes),
+        stop: Arc::clone(&stop),
+        status: Arc::clone(&status),
+        producer: None,
+        crossing: None,
+    };
+    let thread =
+        std::thread::Builder::new().name(format!("lane-{partition}")).spawn(move || lane.run())?;
+    Ok(LaneHandle { to_lane, queued_bytes, stop, status, thread, held: None })
+}
+
+impl Session {
+    /// Carries out where lanes want their commands read from.
+    fn start_reading(&mut self, lanes: &Lanes) {
+        self.wishes.extend(self.from_lanes.try_iter());
+        let consumer = &self.consumer;
+        self.wishes.retain(|wish| {
+            let place = (wish.topic.clone(), wish.partition);
+            let running = lanes.running.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(lane) = running.get(&place) else { return false };
+            let offset = Offset::Offset(wish.next_offset);
+            let outcome = consumer
+                .seek(&wish.topic, wish.partition, offset, SEEK_TIMEOUT)
+                .and_then(|()| consumer.resume(&one(&place)));
+            match outcome {
+                Ok(()) => lane.to_lane.try_send(ToLane::Started).is_err(),
+                Err(error) => {
+                    tracing::debug!(topic = %wish.topic, partition = wish.partition, %error,
+                        "cannot seek yet");
+                    true
+                }
+            }
+        });
+    }
+
+    /// Reads on for lanes that have room again.
+    fn resume_paused(&self, lanes: &Lanes) {
+        let mut running = lanes.running.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, lane) in running.iter_mut().filter(|(_, lane)| lane.held.is_some()) {
+            let few = lane.to_lane.len() <= QUEUED_MAX / 4;
+            if !few || lane.queued_bytes.load(Ordering::Acquire) > QUEUED_BYTES_MAX / 4 {
+                continue;
+            }
+            if let Some(record) = lane.held.take() {
+                lane.queued_bytes.fetch_add(record.byte_count(), Ordering::AcqRel);
+                // There is room, and nobody else puts anything in.
+                let _ = lane.to_lane.try_send(ToLane::Record(record));
+            }
+            if let Err(error) = self.consumer.resume(&one(place)) {
+                tracing::error!(topic = %place.0, partition = place.1, %error, "cannot resume");
+            }
+        }
+    }
+
+    /// Gives a command to its lane; waits while the lane is full but moves.
+    fn hand_over(&self, lanes: &Lanes, place: &(String, i32), record: Record, stop: &AtomicBool) {
+        let mut running = lanes.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(lane) = running.get_mut(place) else { return };
+        let bytes = record.byte_count();
+        let mut message = ToLane::Record(record);
+        let mut waiting_since = Instant::now();
+        let mut least = usize::MAX;
+        loop {
+            let queued = lane.to_lane.len();
+            if lane.queued_bytes.load(Ordering::Acquire) < QUEUED_BYTES_MAX {
+                lane.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
+                match lane.to_lane.try_send(message) {
+                    Ok(()) => return,
+                    Err(TrySendError::Full(back)) => message = back,
+                    // The lane has stopped; whoever owns the partition next reads it again.
+                    Err(TrySendError::Disconnected(_)) => return,
+                }
+                lane.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            }
+            if queued < least {
+                least = queued;
+                waiting_since = Instant::now();
+            }
+            if waiting_since.elapsed() > FULL_PATIENCE || stop.load(Ordering::Acquire) {
+                break;
+            }
+            std::thread::sleep(FULL_NAP);
+        }
+        if let ToLane::Record(record) = message {
+            lane.held = Some(record);
+        }
+        if let Err(error) = self.consumer.pause(&one(place)) {
+            tracing::error!(topic = %place.0, partition = place.1, %error, "cannot pause");
+        }
+    }
+}
+
+fn one(place: &(String, i32)) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(&place.0, place.1);
+    list
+}

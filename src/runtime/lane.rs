@@ -1,0 +1,484 @@
+//! One owned partition, one thread: carries out a handler's actions on the real log.
+//!
+//! No two actions of a lane overlap, and nothing but its stop flag interrupts it. A lane that is
+//! asked to stop finishes the transaction in hand first.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::clock;
+use crate::config;
+use crate::engine::protocol::{
+    Action, Committed, Counts, Crossing, Handler, Input, Moment, Transaction,
+};
+use crate::kernel::message::{Outgoing, Record};
+use crate::kernel::stream::Kind;
+use crate::kernel::time::Timestamp;
+use crate::log::kafka::client::Quiet;
+use crate::log::kafka::crossing::CrossingProducer;
+use crate::log::kafka::ffi::{self, CommittedOffset};
+use crate::log::kafka::reader::ReaderPool;
+use crate::log::kafka::transaction::{End, InputOffset, TransactionalProducer};
+use crate::log::kafka::{Error, KafkaError};
+
+/// How often a waiting lane looks whether it should stop.
+const STOP_CHECK: Duration = Duration::from_millis(100);
+/// `committed()` fails while a transaction is open, so it is asked again and again.
+const COMMITTED_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a service that does not answer is left alone.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the polling thread tells a lane.
+pub(super) enum ToLane {
+    /// A command.
+    Record(Record),
+    /// The consumer stands where the lane wanted it.
+    Started,
+    /// Look at the stop flag.
+    Stop,
+}
+
+/// What a lane tells the polling thread.
+pub(super) struct FromLane {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    /// Where its commands are to be read from.
+    pub(super) next_offset: i64,
+}
+
+/// The names of one aggregate's topics.
+#[derive(Clone, Debug)]
+pub(super) struct TopicNames {
+    pub(super) commands: String,
+    pub(super) events: String,
+    pub(super) snapshots: String,
+    pub(super) results: String,
+    pub(super) dead_letters: String,
+    pub(super) timers: String,
+}
+
+impl TopicNames {
+    pub(super) fn of(&self, kind: Kind) -> &str {
+        match kind {
+            Kind::Commands => &self.commands,
+            Kind::Events => &self.events,
+            Kind::Snapshots => &self.snapshots,
+            Kind::Results => &self.results,
+            Kind::DeadLetters => &self.dead_letters,
+            Kind::Timers => &self.timers,
+        }
+    }
+}
+
+/// Asks the registry for a schema and teaches it to the codec; an error is "no answer".
+pub type SchemaLookUp = Arc<dyn Fn(u32) -> Result<(), String> + Send + Sync>;
+
+/// Gives the group's metadata while this process is a member in good standing.
+pub(super) type Membership =
+    Arc<dyn Fn(&AtomicBool) -> Option<ConsumerGroupMetadata> + Send + Sync>;
+
+/// What the lanes of a group share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) kafka: config::Kafka,
+    pub(super) readers: Arc<ReaderPool>,
+    pub(super) witness: Arc<Mutex<BaseConsumer<Quiet>>>,
+    pub(super) membership: Membership,
+    pub(super) look_up: SchemaLookUp,
+    pub(super) to_poller: Sender<FromLane>,
+}
+
+/// How a partition fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneStatus {
+    /// The commands topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// What it is doing.
+    pub state: LaneState,
+    /// What it has done.
+    pub counts: Counts,
+    /// The last thing that went wrong.
+    pub last_error: Option<String>,
+}
+
+/// What a lane is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneState {
+    /// Fencing off older owners.
+    Fencing,
+    /// Reading state back from the log.
+    Restoring,
+    /// Handling commands.
+    Running,
+    /// Waiting for a service that does not answer.
+    Waiting,
+    /// Stopped for good: somebody must act.
+    Stopped,
+}
+
+impl LaneState {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fencing => "fencing",
+            Self::Restoring => "restoring",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// One partition's thread.
+pub(super) struct Lane {
+    pub(super) handler: Box<dyn Handler>,
+    pub(super) topics: TopicNames,
+    pub(super) partition: i32,
+    pub(super) transactional_id: String,
+    pub(super) batch_max: usize,
+    pub(super) shared: Shared,
+    pub(super) inbox: Receiver<ToLane>,
+    pub(super) queued_bytes: Arc<AtomicUsize>,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) status: Arc<Mutex<LaneStatus>>,
+    pub(super) producer: Option<TransactionalProducer>,
+    pub(super) crossing: Option<CrossingProducer>,
+}
+
+/// The lane was asked to stop.
+struct Stopping;
+
+impl Lane {
+    /// Runs until it is asked to stop or must.
+    pub(super) fn run(mut self) {
+        let mut action = self.handler.start();
+        loop {
+            if self.is_stopping() {
+                return;
+            }
+            action = match self.perform(action) {
+                Ok(Some(action)) => action,
+                Ok(None) => return,
+                Err(Stopping) => return,
+            };
+            self.status().counts = self.handler.counts();
+        }
+    }
+
+    fn perform(&mut self, action: Action) -> Result<Option<Action>, Stopping> {
+        let input = match action {
+            Action::Fence => self.fence()?,
+            Action::ReadCommitted => self.read_committed()?,
+            Action::Restore { kind, since } => return self.restore(kind, since).map(Some),
+            Action::Ready { next_offset } => self.ready(next_offset)?,
+            Action::Receive => self.receive()?,
+            Action::Deliver(crossings) => self.deliver(&crossings)?,
+            Action::Transact(transaction) => self.transact(&transaction),
+            Action::LookUpSchema(id) => self.look_up(id)?,
+            Action::Sleep(wait) => {
+                self.sleep(wait)?;
+                Input::Woken
+            }
+            Action::More => {
+                // Only a restore asks for more, and it does so inside `restore`.
+                self.fail("more was asked for outside a restore: this is a bug");
+                return Ok(None);
+            }
+            Action::Stop(reason) => {
+                tracing::error!(topic = %self.topics.commands, partition = self.partition, reason,
+                    "partition stopped");
+                self.fail(&reason);
+                return Ok(None);
+            }
+        };
+        Ok(Some(self.step(input)))
+    }
+
+    fn step(&mut self, input: Input) -> Action {
+        self.handler.step(Moment { now: clock::now(), nonce: clock::nonce() }, input)
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn status(&self) -> std::sync::MutexGuard<'_, LaneStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_state(&self, state: LaneState) {
+        self.status().state = state;
+    }
+
+    fn fail(&self, reason: &str) {
+        let mut status = self.status();
+        status.state = LaneState::Stopped;
+        status.last_error = Some(reason.to_owned());
+    }
+
+    /// Says what does not work, once a try, and waits a little.
+    fn waiting(&self, what: &str, error: &dyn std::fmt::Display) -> Result<(), Stopping> {
+        tracing::warn!(topic = %self.topics.commands, partition = self.partition, %error,
+            "{what}; trying again");
+        {
+            let mut status = self.status();
+            status.state = LaneState::Waiting;
+            status.last_error = Some(format!("{what}: {error}"));
+        }
+        self.sleep(RETRY_PAUSE)
+    }
+
+    fn sleep(&self, wait: Duration) -> Result<(), Stopping> {
+        let mut left = wait;
+        while !left.is_zero() {
+            if self.is_stopping() {
+                return Err(Stopping);
+            }
+            let nap = left.min(STOP_CHECK);
+            std::thread::sleep(nap);
+            left -= nap;
+        }
+        Ok(())
+    }
+
+    fn fence(&mut self) -> Result<Input, Stopping> {
+        self.set_state(LaneState::Fencing);
+        self.producer = None;
+        loop {
+            if self.is_stopping() {
+                return Err(Stopping);
+            }
+            match TransactionalProducer::open(&self.shared.kafka, &self.transactional_id) {
+                Ok(producer) => {
+                    self.producer = Some(producer);
+                    return Ok(Input::Fenced);
+                }
+                Err(error) => self.waiting("cannot fence off older owners", &chain(&error))?,
+            }
+        }
+    }
+
+    fn read_committed(&mut self) -> Result<Input, Stopping> {
+        loop {
+            if self.is_stopping() {
+                return Err(Stopping);
+            }
+            match self.ask_committed() {
+                Ok(committed) => return Ok(Input::Committed(committed)),
+                Err(error) => self.waiting("cannot read the committed offset", &error)?,
+            }
+        }
+    }
+
+    fn ask_committed(&self) -> Result<Committed, KafkaError> {
+        let witness = self.shared.witness.lock().unwrap_or_else(PoisonError::into_inner);
+        let topic = &self.topics.commands;
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition_offset(topic, self.partition, Offset::Invalid)?;
+        let list = witness.committed_offsets(asked, COMMITTED_TIMEOUT)?;
+        let found: Option<CommittedOffset> = ffi::committed_offsets(&list).into_iter().next();
+        drop(list);
+        let (log_start, log_end) =
+            witness.client().fetch_watermarks(topic, self.partition, COMMITTED_TIMEOUT)?;
+        let offset = found.and_then(|found| found.offset.map(|offset| (offset, found.metadata)));
+        Ok(Committed { offset, log_start, log_end })
+    }
+
+    /// Hands a topic's records to the handler, chunk by chunk; schemas are looked up on the way.
+    fn restore(&mut self, kind: Kind, since: Option<Timestamp>) -> Result<Action, Stopping> {
+        self.set_state(LaneState::Restoring);
+        let readers = Arc::clone(&self.shared.readers);
+        let topic = self.topics.of(kind).to_owned();
+        let partition = self.partition;
+        loop {
+            let mut ended = None;
+            let outcome = readers.read_to_end(&topic, partition, since, |records| {
+                let mut action = self.step(Input::Restored(records));
+                while let Action::LookUpSchema(id) = action {
+                    match self.look_up(id) {
+                        Ok(input) => action = self.step(input),
+                        Err(Stopping) => return false,
+                    }
+                }
+                if action != Action::More {
+                    ended = Some(action);
+                }
+                ended.is_none() && !self.is_stopping()
+            });
+            match (ended, outcome) {
+                (Some(action), _) => return Ok(action),
+                (None, Ok(true)) => return Ok(self.step(Input::RestoreEnd)),
+                (None, Ok(false)) => return Err(Stopping),
+                (None, Err(error)) => self.waiting("cannot restore", &chain(&error))?,
+            }
+        }
+    }
+
+    fn ready(&mut self, next_offset: i64) -> Result<Input, Stopping> {
+        let wish = FromLane {
+            topic: self.topics.commands.clone(),
+            partition: self.partition,
+            next_offset,
+        };
+        if self.shared.to_poller.send(wish).is_err() {
+            return Err(Stopping);
+        }
+        loop {
+            match self.inbox.recv_timeout(STOP_CHECK) {
+                Ok(ToLane::Started) => break,
+                // Read before the consumer stood where it should.
+                Ok(ToLane::Record(record)) => self.taken(&record),
+                Ok(ToLane::Stop) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Stopping),
+            }
+            if self.is_stopping() {
+                return Err(Stopping);
+            }
+        }
+        let counts = self.handler.counts();
+        tracing::info!(topic = %self.topics.commands, partition = self.partition, next_offset,
+            streams = counts.streams, events = counts.restored_events, "partition ready");
+        self.set_state(LaneState::Running);
+        Ok(Input::Started)
+    }
+
+    fn taken(&self, record: &Record) {
+        self.queued_bytes.fetch_sub(record.byte_count(), Ordering::AcqRel);
+    }
+
+    /// Takes what has arrived; waits only if nothing has.
+    fn receive(&mut self) -> Result<Input, Stopping> {
+        let mut records = Vec::new();
+        loop {
+            if self.is_stopping() {
+                return Err(Stopping);
+            }
+            match self.inbox.recv_timeout(STOP_CHECK) {
+                Ok(ToLane::Record(record)) => {
+                    self.taken(&record);
+                    records.push(record);
+                    break;
+                }
+                Ok(ToLane::Started | ToLane::Stop) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Stopping),
+            }
+        }
+        while records.len() < self.batch_max {
+            match self.inbox.try_recv() {
+                Ok(ToLane::Record(record)) => {
+                    self.taken(&record);
+                    records.push(record);
+                }
+                Ok(ToLane::Started | ToLane::Stop) => {}
+                Err(_) => break,
+            }
+        }
+        Ok(Input::Arrived(records))
+    }
+
+    fn deliver(&mut self, crossings: &[Crossing]) -> Result<Input, Stopping> {
+        let stop = Arc::clone(&self.stop);
+        loop {
+            if self.is_stopping() {
+                return Err(Stopping);
+            }
+            let outcome = match self.crossing.take() {
+                Some(producer) => Ok(producer),
+                None => CrossingProducer::open(&self.shared.kafka),
+            }
+            .and_then(|producer| {
+                let records =
+                    crossings.iter().map(|crossing| (crossing.partition, &crossing.record));
+                let give_up = || stop.load(Ordering::Acquire);
+                producer.deliver(&self.topics.commands, records, give_up)?;
+                Ok(producer)
+            });
+            match outcome {
+                Ok(producer) => {
+                    self.crossing = Some(producer);
+                    return Ok(Input::Delivered);
+                }
+                Err(error) => self.waiting("cannot send commands on", &chain(&error))?,
+            }
+        }
+    }
+
+    fn transact(&mut self, transaction: &Transaction) -> Input {
+        let Some(producer) = &self.producer else {
+            return Input::TransactionUnknown("there is no producer".to_owned());
+        };
+        let input = InputOffset {
+            topic: self.topics.commands.clone(),
+            partition: self.partition,
+            next_offset: transaction.next_offset,
+            metadata: transaction.metadata.clone(),
+        };
+        let membership = Arc::clone(&self.shared.membership);
+        let stop = Arc::clone(&self.stop);
+        let topic = |record: &Outgoing| self.topics.of(record.kind);
+        let end = producer.transact(
+            &input,
+            || membership(&stop),
+            self.partition,
+            &transaction.records,
+            topic,
+        );
+        match end {
+            End::Committed => {
+                if self.status().state == LaneState::Waiting {
+                    self.set_state(LaneState::Running);
+                }
+                Input::TransactionCommitted
+            }
+            End::Aborted(reason) => {
+                self.status().last_error = Some(reason.clone());
+                Input::TransactionAborted(reason)
+            }
+            End::Unknown(reason) => {
+                self.status().last_error = Some(reason.clone());
+                // Its producer may be fatal or fenced: the next fence makes a new one.
+                self.producer = None;
+                Input::TransactionUnknown(reason)
+            }
+        }
+    }
+
+    fn look_up(&mut self, id: u32) -> Result<Input, Stopping> {
+        loop {
+            if self.is_stopping() {
+                return Err(Stopping);
+            }
+            match (self.shared.look_up)(id) {
+                Ok(()) => {
+                    if self.status().state == LaneState::Waiting {
+                        self.set_state(LaneState::Running);
+                    }
+                    return Ok(Input::SchemaLookedUp);
+                }
+                Err(error) => {
+                    self.waiting(&format!("the registry does not answer for schema {id}"), &error)?;
+                }
+            }
+        }
+    }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

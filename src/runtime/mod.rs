@@ -1,0 +1,4 @@
+//! Threads and tasks that drive the engine's machines over the real services.
+
+pub mod handler_group;
+pub mod lane;
