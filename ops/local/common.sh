@@ -1,0 +1,95 @@
+# shellcheck shell=bash
+# Paths, words and clocks that every script here shares. Sourced, never run.
+
+set -euo pipefail
+export LC_ALL=C.UTF-8
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
+LOCAL=$REPO/ops/local
+# shellcheck source=ops/local/versions.env
+source "$LOCAL/versions.env"
+
+EXIT_USAGE=2
+EXIT_SERVICE=3
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() { # status text...
+  local status=$1
+  shift
+  printf '%s: %s\n' "${0##*/}" "$*" >&2
+  exit "$status"
+}
+
+now_ms() { # milliseconds of the wall clock, without a process
+  local now=$EPOCHREALTIME
+  printf '%s' "$(((${now%.*} * 1000) + 10#${now#*.} / 1000))"
+}
+
+seconds_since() { # start in ms -> "1.2 s"
+  local ms=$(($(now_ms) - $1))
+  printf '%d.%d s' $((ms / 1000)) $((ms % 1000 / 100))
+}
+
+# Names of folders and of databases are made from it, so it is kept plain.
+STACK_NAME=${MILLRACE_STACK_NAME:-main}
+[[ $STACK_NAME =~ ^[a-z][a-z0-9_-]{0,30}$ && $STACK_NAME != cache ]] ||
+  die "$EXIT_USAGE" "MILLRACE_STACK_NAME=$STACK_NAME is no name for a stack: take lower-case letters and digits"
+
+MILLRACE_HOME=${MILLRACE_HOME:-$REPO/.millrace}
+[[ $MILLRACE_HOME == /* ]] || MILLRACE_HOME=$PWD/$MILLRACE_HOME
+CACHE_DIR=$MILLRACE_HOME/cache
+STACK_DIR=$MILLRACE_HOME/$STACK_NAME
+RUN_DIR=$STACK_DIR/run
+LOG_DIR=$STACK_DIR/log
+# The program reads the main stack's settings from the place that its documentation names.
+STACK_ENV=$STACK_DIR/stack.env
+[[ $STACK_NAME != main ]] || STACK_ENV=$MILLRACE_HOME/stack.env
+
+# The parts of this folder belong to this stack alone while the descriptor is open. Services are
+# started without it, so the lock ends with the script however that ends.
+lock_stack() {
+  mkdir -p "$STACK_DIR"
+  exec 9>"$STACK_DIR/lock"
+  flock -n 9 && return
+  say "another command is at work on stack $STACK_NAME: waiting for it"
+  flock -w 600 9 || die "$EXIT_SERVICE" "the other command on stack $STACK_NAME does not end"
+}
+
+# Variables of these scripts, which the program would refuse as unknown settings.
+unset_stack_variables() { unset MILLRACE_HOME MILLRACE_STACK MILLRACE_STACK_NAME; }
+
+# Runs a function as a process group of its own, so that a signal to this script is handled at once
+# and ends everything that the function has running (a plain child would be waited for first).
+JOBS=()
+job_start() { # function args...
+  set -m
+  (
+    set +m
+    trap - INT TERM HUP EXIT
+    "$@"
+  ) </dev/null &
+  JOBS+=($!)
+  set +m
+}
+
+# Waits for all jobs; when one fails the others are ended and its status is given.
+jobs_wait() {
+  local status=0 pid
+  for pid in "${JOBS[@]}"; do
+    wait "$pid" || { status=$? && break; }
+  done
+  ((status == 0)) || jobs_kill
+  JOBS=()
+  return "$status"
+}
+
+jobs_kill() {
+  local pid
+  # Bash's own list: a signal may come between the fork and our note of it.
+  for pid in $(jobs -p); do
+    kill -TERM -- "-$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+  done
+  JOBS=()
+}
