@@ -12,6 +12,7 @@
 
 pub mod failure;
 pub mod output;
+pub mod topics;
 
 use std::process::ExitCode;
 
@@ -42,7 +43,10 @@ struct CommandLine {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// Compares topics with their declarations, or makes them so
+    Topics(topics::Arguments),
+}
 
 /// Runs the program: parses its arguments, does the work, reports errors on one line.
 #[must_use]
@@ -71,7 +75,8 @@ fn start(command: Command, output: Output) -> anyhow::Result<Exit> {
     exit
 }
 
-#[expect(clippy::unused_async, reason = "every subcommand is async")]
-async fn dispatch(_config: &Config, command: Command, _output: Output) -> anyhow::Result<Exit> {
-    match command {}
+async fn dispatch(config: &Config, command: Command, output: Output) -> anyhow::Result<Exit> {
+    match command {
+        Command::Topics(arguments) => topics::run(config, arguments, output).await,
+    }
 }

@@ -16,6 +16,9 @@ use super::{Config, Error};
 /// Variables that the scripts under `ops/` use; they set nothing here.
 const SCRIPT_VARIABLES: [&str; 3] = ["MILLRACE_HOME", "MILLRACE_STACK", "MILLRACE_STACK_NAME"];
 
+/// Names with their values, in order.
+type Variables = Vec<(String, String)>;
+
 impl Config {
     /// Reads every layer, from the current directory and the environment.
     ///
@@ -58,7 +61,7 @@ impl Config {
 /// Keeps what is ours, and finds `MILLRACE_HOME`.
 fn own_variables(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<(Vec<(String, String)>, Option<PathBuf>), Error> {
+) -> Result<(Variables, Option<PathBuf>), Error> {
     let mut own = Vec::new();
     let mut home = None;
     for (name, value) in variables {
@@ -96,7 +99,7 @@ fn read(path: &Path) -> Result<String, Error> {
 }
 
 /// Reads `NAME=value` lines, with `export`, quotes, comments and blank lines as a shell has them.
-fn parse_env(text: &str, path: &Path) -> Result<Vec<(String, String)>, Error> {
+fn parse_env(text: &str, path: &Path) -> Result<Variables, Error> {
     let mut variables = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -123,7 +126,7 @@ fn parse_env(text: &str, path: &Path) -> Result<Vec<(String, String)>, Error> {
 
 fn apply_variables(
     config: &mut Config,
-    variables: Vec<(String, String)>,
+    variables: Variables,
     origin: &str,
 ) -> Result<(), Error> {
     for (name, value) in variables {

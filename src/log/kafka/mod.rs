@@ -7,7 +7,10 @@ pub mod client;
 pub mod convert;
 pub mod crossing;
 pub mod ffi;
+pub mod partition_reader;
 pub mod reader;
+pub mod sender;
+pub mod topic;
 pub mod transaction;
 
 use std::time::Duration;
