@@ -66,9 +66,7 @@ pub fn main() -> ExitCode {
 fn start(command: Command, output: Output) -> anyhow::Result<Exit> {
     let config = Config::load()?;
     telemetry::init(&config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let exit = runtime.block_on(dispatch(&config, command, output));
     // Whatever still blocks in a driver's thread must not keep the process.
     runtime.shutdown_background();

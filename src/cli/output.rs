@@ -96,9 +96,7 @@ impl Output {
         let template = "{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}";
         let style = ProgressStyle::with_template(template);
         let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-        ProgressBar::new(length)
-            .with_style(style)
-            .with_message(what)
+        ProgressBar::new(length).with_style(style).with_message(what)
     }
 
     /// A spinner for work without a known length, on a terminal only.

@@ -13,10 +13,8 @@ use crate::topics;
 
 /// The subcommand's arguments.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  millrace topics plan\n  millrace topics apply\n  \
-                        millrace topics plan --from deploy/topics --json"
-)]
+#[command(after_help = "Examples:\n  millrace topics plan\n  millrace topics apply\n  \
+                        millrace topics plan --from deploy/topics --json")]
 pub struct Arguments {
     #[command(subcommand)]
     action: Action,
@@ -71,17 +69,11 @@ fn declared(options: &Options, namespace: &Namespace) -> anyhow::Result<Vec<Decl
         Some(directory) => {
             let texts = read_files(directory)
                 .with_context(|| format!("cannot read declarations in {}", directory.display()))?;
-            let mut files: Vec<File<'_>> = texts
-                .iter()
-                .map(|(path, text)| File { path, text })
-                .collect();
+            let mut files: Vec<File<'_>> =
+                texts.iter().map(|(path, text)| File { path, text }).collect();
             let own_kinds = files.iter().any(|file| file.path.ends_with("kinds.yaml"));
             if !own_kinds {
-                files.extend(
-                    topics::FILES
-                        .iter()
-                        .filter(|file| file.path.ends_with("kinds.yaml")),
-                );
+                files.extend(topics::FILES.iter().filter(|file| file.path.ends_with("kinds.yaml")));
             }
             topic::parse(&files, namespace)
         }
@@ -94,10 +86,7 @@ fn read_files(directory: &Path) -> std::io::Result<Vec<(String, String)>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "yaml")
-        {
+        if path.extension().is_some_and(|extension| extension == "yaml") {
             files.push((path.display().to_string(), std::fs::read_to_string(&path)?));
         }
     }
@@ -121,10 +110,7 @@ fn show(declared: &[Declared], drift: &[Vec<Drift>], output: Output) -> anyhow::
         })).collect::<Vec<_>>(),
     }))?;
     if count == 0 {
-        output.line(format!(
-            "no drift: {} topics are as declared",
-            declared.len()
-        ));
+        output.line(format!("no drift: {} topics are as declared", declared.len()));
         return Ok(Exit::Done);
     }
     let rows = pairs().flat_map(|(topic, drift)| {
@@ -140,30 +126,11 @@ fn show(declared: &[Declared], drift: &[Vec<Drift>], output: Output) -> anyhow::
             };
             let what = one.what().to_owned();
             let (wanted, found) = (one.declared(), one.found());
-            [
-                topic.name.clone(),
-                what,
-                wanted,
-                found,
-                action.to_owned(),
-                reason.unwrap_or_default(),
-            ]
+            [topic.name.clone(), what, wanted, found, action.to_owned(), reason.unwrap_or_default()]
         })
     });
-    output.table(
-        [
-            "topic",
-            "what",
-            "declared",
-            "found",
-            "apply would",
-            "because",
-        ],
-        rows,
-    );
-    output.line(format!(
-        "{count} differences: `millrace topics apply` settles what is safe"
-    ));
+    output.table(["topic", "what", "declared", "found", "apply would", "because"], rows);
+    output.line(format!("{count} differences: `millrace topics apply` settles what is safe"));
     Ok(Exit::Failed)
 }
 

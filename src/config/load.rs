@@ -25,10 +25,8 @@ impl Config {
     /// # Errors
     /// A setting is unknown or bad, or a file cannot be read.
     pub fn load() -> Result<Self, Error> {
-        let directory = std::env::current_dir().map_err(|source| Error::Unreadable {
-            path: PathBuf::from("."),
-            source,
-        })?;
+        let directory = std::env::current_dir()
+            .map_err(|source| Error::Unreadable { path: PathBuf::from("."), source })?;
         Self::load_from(&directory, std::env::vars_os())
     }
 
@@ -92,10 +90,8 @@ fn nearest(directory: &Path, name: &str) -> Option<PathBuf> {
 }
 
 fn read(path: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
-        path: path.to_owned(),
-        source,
-    })
+    std::fs::read_to_string(path)
+        .map_err(|source| Error::Unreadable { path: path.to_owned(), source })
 }
 
 /// Reads `NAME=value` lines, with `export`, quotes, comments and blank lines as a shell has them.
@@ -124,11 +120,7 @@ fn parse_env(text: &str, path: &Path) -> Result<Variables, Error> {
     Ok(variables)
 }
 
-fn apply_variables(
-    config: &mut Config,
-    variables: Variables,
-    origin: &str,
-) -> Result<(), Error> {
+fn apply_variables(config: &mut Config, variables: Variables, origin: &str) -> Result<(), Error> {
     for (name, value) in variables {
         if SCRIPT_VARIABLES.contains(&name.as_str()) {
             continue;
@@ -146,12 +138,10 @@ fn apply_variables(
 }
 
 fn apply_toml(config: &mut Config, text: &str, path: &Path) -> Result<(), Error> {
-    let table: toml::Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| Error::Syntax {
-            path: path.to_owned(),
-            reason: error.message().to_owned(),
-        })?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| Error::Syntax {
+        path: path.to_owned(),
+        reason: error.message().to_owned(),
+    })?;
     for (name, value) in &table {
         if let toml::Value::Table(section) = value {
             for (key, value) in section {
@@ -236,9 +226,7 @@ mod tests {
         }
 
         fn load(&self, variables: &[(&str, &str)]) -> Result<Config, Error> {
-            let variables = variables
-                .iter()
-                .map(|(name, value)| (name.into(), value.into()));
+            let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
             Config::load_from(&self.0.join("a/b"), variables)
         }
 
@@ -267,9 +255,8 @@ mod tests {
                 "namespace = \"shop\"\n[registry]\nurl = \"http://toml:2\"\n\
                  [clickhouse]\nurl = \"http://toml:3\"\n[handler]\nbatch = 100\n[log]\nformat = \"json\"\n",
             );
-        let config = place
-            .load(&[("MILLRACE_CLICKHOUSE_URL", "http://env:3"), ("HOME", "/")])
-            .unwrap();
+        let config =
+            place.load(&[("MILLRACE_CLICKHOUSE_URL", "http://env:3"), ("HOME", "/")]).unwrap();
         assert_eq!(config.kafka.brokers, "stack:1");
         assert_eq!(config.registry.url, "http://toml:2");
         assert_eq!(config.clickhouse.url, "http://env:3");
@@ -283,9 +270,7 @@ mod tests {
     fn home_says_where_the_stack_is() {
         let place = Place::new("home").file("other/stack.env", "MILLRACE_KAFKA_BROKERS=other:1\n");
         let home = place.0.join("other");
-        let config = place
-            .load(&[("MILLRACE_HOME", home.to_str().unwrap())])
-            .unwrap();
+        let config = place.load(&[("MILLRACE_HOME", home.to_str().unwrap())]).unwrap();
         assert_eq!(config.kafka.brokers, "other:1");
     }
 
@@ -316,10 +301,7 @@ mod tests {
             ])
             .unwrap();
         assert_eq!(config.kafka.security_protocol.as_deref(), Some("sasl_ssl"));
-        assert_eq!(
-            config.kafka.sasl_password,
-            Some(Secret("hidden".to_owned()))
-        );
+        assert_eq!(config.kafka.sasl_password, Some(Secret("hidden".to_owned())));
         assert_eq!(config.clickhouse.database, "other");
         assert_eq!(config.handler.command_time, CommandTime::Trust);
         assert_eq!(config.namespace.as_str(), "test1");
@@ -340,14 +322,10 @@ mod tests {
         let text = place.refusal(&[]);
         assert!(text.contains("kafka.broker in /"), "{text}");
         assert!(text.ends_with("did you mean kafka.brokers?"), "{text}");
-        let place = place
-            .file("millrace.toml", "")
-            .file(".millrace/stack.env", "MILLRACE_PORT=1\n");
+        let place =
+            place.file("millrace.toml", "").file(".millrace/stack.env", "MILLRACE_PORT=1\n");
         let text = place.refusal(&[]);
-        assert!(
-            text.contains("MILLRACE_PORT in /") && text.contains("stack.env"),
-            "{text}"
-        );
+        assert!(text.contains("MILLRACE_PORT in /") && text.contains("stack.env"), "{text}");
     }
 
     #[test]
@@ -372,30 +350,21 @@ mod tests {
             let text = place.refusal(&[(name, value)]);
             assert!(text.contains(name), "{text}");
             assert!(text.contains(&format!("{value:?}")), "{text}");
-            assert!(
-                text.contains("the environment") && text.contains("must be"),
-                "{text}"
-            );
+            assert!(text.contains("the environment") && text.contains("must be"), "{text}");
             assert!(!text.contains('\n'), "{text}");
         }
         let secret = place.refusal(&[("MILLRACE_POSTGRES_URL", "mysql://u:hidden@h/db")]);
         assert!(!secret.contains("hidden"), "{secret}");
         let place = place.file("millrace.toml", "[handler]\nbatch = [1]\n");
         let text = place.refusal(&[]);
-        assert!(
-            text.contains("handler.batch") && text.contains("type array"),
-            "{text}"
-        );
+        assert!(text.contains("handler.batch") && text.contains("type array"), "{text}");
     }
 
     #[test]
     fn a_file_that_is_not_what_it_should_be_is_named() {
         let place = Place::new("syntax").file(".millrace/stack.env", "\nhello\n");
         let text = place.refusal(&[]);
-        assert!(
-            text.contains("stack.env: line 2 is not NAME=value"),
-            "{text}"
-        );
+        assert!(text.contains("stack.env: line 2 is not NAME=value"), "{text}");
         let place = Place::new("syntax2").file("millrace.toml", "= 1");
         assert!(place.refusal(&[]).contains("millrace.toml"));
     }

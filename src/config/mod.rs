@@ -152,9 +152,7 @@ pub struct Registry {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self {
-            url: "http://127.0.0.1:8081/apis/ccompat/v7".to_owned(),
-        }
+        Self { url: "http://127.0.0.1:8081/apis/ccompat/v7".to_owned() }
     }
 }
 
@@ -167,9 +165,7 @@ pub struct Postgres {
 
 impl Default for Postgres {
     fn default() -> Self {
-        Self {
-            url: "postgres://millrace:millrace@127.0.0.1:5432/millrace".to_owned(),
-        }
+        Self { url: "postgres://millrace:millrace@127.0.0.1:5432/millrace".to_owned() }
     }
 }
 
@@ -212,9 +208,7 @@ pub struct Http {
 
 impl Default for Http {
     fn default() -> Self {
-        Self {
-            addr: "127.0.0.1:8080".to_owned(),
-        }
+        Self { addr: "127.0.0.1:8080".to_owned() }
     }
 }
 
@@ -229,10 +223,7 @@ pub struct Handler {
 
 impl Default for Handler {
     fn default() -> Self {
-        Self {
-            batch: 5_000,
-            command_time: CommandTime::Handler,
-        }
+        Self { batch: 5_000, command_time: CommandTime::Handler }
     }
 }
 
@@ -257,9 +248,6 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            filter: "info".to_owned(),
-            json: false,
-        }
+        Self { filter: "info".to_owned(), json: false }
     }
 }

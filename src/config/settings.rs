@@ -45,13 +45,7 @@ const fn plain(
     expected: &'static str,
     set: fn(&mut Config, &str) -> Option<()>,
 ) -> Setting {
-    Setting {
-        variable,
-        key,
-        expected,
-        shown: Shown::Plain,
-        set,
-    }
+    Setting { variable, key, expected, shown: Shown::Plain, set }
 }
 
 const fn secret(
@@ -60,13 +54,7 @@ const fn secret(
     expected: &'static str,
     set: fn(&mut Config, &str) -> Option<()>,
 ) -> Setting {
-    Setting {
-        variable,
-        key,
-        expected,
-        shown: Shown::Secret,
-        set,
-    }
+    Setting { variable, key, expected, shown: Shown::Secret, set }
 }
 
 const fn address(
@@ -75,13 +63,7 @@ const fn address(
     expected: &'static str,
     set: fn(&mut Config, &str) -> Option<()>,
 ) -> Setting {
-    Setting {
-        variable,
-        key,
-        expected,
-        shown: Shown::Address,
-        set,
-    }
+    Setting { variable, key, expected, shown: Shown::Address, set }
 }
 
 const PATH: &str = "the path of a PEM file";
@@ -100,10 +82,7 @@ static SETTINGS: [Setting; 21] = [
         "a secret of at least 16 characters",
         |config, text| {
             let good = text.is_empty() || text.chars().count() >= 16;
-            store(
-                &mut config.internal_key,
-                good.then(|| optional_secret(text)),
-            )
+            store(&mut config.internal_key, good.then(|| optional_secret(text)))
         },
     ),
     plain(
@@ -123,10 +102,7 @@ static SETTINGS: [Setting; 21] = [
             let text = text.to_ascii_lowercase();
             let good =
                 ["", "plaintext", "ssl", "sasl_plaintext", "sasl_ssl"].contains(&text.as_str());
-            store(
-                &mut config.kafka.security_protocol,
-                good.then(|| optional(&text).flatten()),
-            )
+            store(&mut config.kafka.security_protocol, good.then(|| optional(&text).flatten()))
         },
     ),
     plain(
@@ -136,10 +112,7 @@ static SETTINGS: [Setting; 21] = [
         |config, text| {
             let text = text.to_ascii_uppercase();
             let good = ["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"].contains(&text.as_str());
-            store(
-                &mut config.kafka.sasl_mechanism,
-                good.then(|| optional(&text).flatten()),
-            )
+            store(&mut config.kafka.sasl_mechanism, good.then(|| optional(&text).flatten()))
         },
     ),
     plain(
@@ -148,37 +121,22 @@ static SETTINGS: [Setting; 21] = [
         "a user's name",
         |config, text| store(&mut config.kafka.sasl_username, optional(text)),
     ),
-    secret(
-        "MILLRACE_KAFKA_SASL_PASSWORD",
-        "kafka.sasl_password",
-        "a password",
-        |config, text| store(&mut config.kafka.sasl_password, Some(optional_secret(text))),
-    ),
-    plain(
-        "MILLRACE_KAFKA_TLS_CA",
-        "kafka.tls_ca",
-        PATH,
-        |config, text| store(&mut config.kafka.tls_ca, optional(text)),
-    ),
-    plain(
-        "MILLRACE_KAFKA_TLS_CERTIFICATE",
-        "kafka.tls_certificate",
-        PATH,
-        |config, text| store(&mut config.kafka.tls_certificate, optional(text)),
-    ),
-    plain(
-        "MILLRACE_KAFKA_TLS_KEY",
-        "kafka.tls_key",
-        PATH,
-        |config, text| store(&mut config.kafka.tls_key, optional(text)),
-    ),
+    secret("MILLRACE_KAFKA_SASL_PASSWORD", "kafka.sasl_password", "a password", |config, text| {
+        store(&mut config.kafka.sasl_password, Some(optional_secret(text)))
+    }),
+    plain("MILLRACE_KAFKA_TLS_CA", "kafka.tls_ca", PATH, |config, text| {
+        store(&mut config.kafka.tls_ca, optional(text))
+    }),
+    plain("MILLRACE_KAFKA_TLS_CERTIFICATE", "kafka.tls_certificate", PATH, |config, text| {
+        store(&mut config.kafka.tls_certificate, optional(text))
+    }),
+    plain("MILLRACE_KAFKA_TLS_KEY", "kafka.tls_key", PATH, |config, text| {
+        store(&mut config.kafka.tls_key, optional(text))
+    }),
     // A password may stand in any of these addresses.
-    address(
-        "MILLRACE_REGISTRY_URL",
-        "registry.url",
-        HTTP_URL,
-        |config, text| store(&mut config.registry.url, http_url(text)),
-    ),
+    address("MILLRACE_REGISTRY_URL", "registry.url", HTTP_URL, |config, text| {
+        store(&mut config.registry.url, http_url(text))
+    }),
     address(
         "MILLRACE_POSTGRES_URL",
         "postgres.url",
@@ -188,68 +146,30 @@ static SETTINGS: [Setting; 21] = [
             store(&mut config.postgres.url, good.then(|| text.to_owned()))
         },
     ),
-    address(
-        "MILLRACE_CLICKHOUSE_URL",
-        "clickhouse.url",
-        HTTP_URL,
-        |config, text| store(&mut config.clickhouse.url, http_url(text)),
-    ),
+    address("MILLRACE_CLICKHOUSE_URL", "clickhouse.url", HTTP_URL, |config, text| {
+        store(&mut config.clickhouse.url, http_url(text))
+    }),
     plain(
         "MILLRACE_CLICKHOUSE_DATABASE",
         "clickhouse.database",
         "letters, digits and underscores, no digit first",
         |config, text| {
-            store(
-                &mut config.clickhouse.database,
-                is_identifier(text).then(|| text.to_owned()),
-            )
+            store(&mut config.clickhouse.database, is_identifier(text).then(|| text.to_owned()))
         },
     ),
-    plain(
-        "MILLRACE_CLICKHOUSE_USER",
-        "clickhouse.user",
-        "a user's name",
-        |config, text| {
-            store(
-                &mut config.clickhouse.user,
-                (!text.is_empty()).then(|| text.to_owned()),
-            )
-        },
-    ),
-    secret(
-        "MILLRACE_CLICKHOUSE_PASSWORD",
-        "clickhouse.password",
-        "a password",
-        |config, text| {
-            store(
-                &mut config.clickhouse.password,
-                Some(Secret(text.to_owned())),
-            )
-        },
-    ),
-    plain(
-        "MILLRACE_HTTP_ADDR",
-        "http.addr",
-        "host:port",
-        |config, text| {
-            store(
-                &mut config.http.addr,
-                is_host_and_port(text).then(|| text.to_owned()),
-            )
-        },
-    ),
-    plain(
-        "MILLRACE_HANDLER_BATCH",
-        "handler.batch",
-        "a number from 1 to 5000",
-        |config, text| {
-            let number = text
-                .parse()
-                .ok()
-                .filter(|number| (1..=5_000).contains(number));
-            store(&mut config.handler.batch, number)
-        },
-    ),
+    plain("MILLRACE_CLICKHOUSE_USER", "clickhouse.user", "a user's name", |config, text| {
+        store(&mut config.clickhouse.user, (!text.is_empty()).then(|| text.to_owned()))
+    }),
+    secret("MILLRACE_CLICKHOUSE_PASSWORD", "clickhouse.password", "a password", |config, text| {
+        store(&mut config.clickhouse.password, Some(Secret(text.to_owned())))
+    }),
+    plain("MILLRACE_HTTP_ADDR", "http.addr", "host:port", |config, text| {
+        store(&mut config.http.addr, is_host_and_port(text).then(|| text.to_owned()))
+    }),
+    plain("MILLRACE_HANDLER_BATCH", "handler.batch", "a number from 1 to 5000", |config, text| {
+        let number = text.parse().ok().filter(|number| (1..=5_000).contains(number));
+        store(&mut config.handler.batch, number)
+    }),
     plain(
         "MILLRACE_HANDLER_COMMAND_TIME",
         "handler.command_time",
@@ -263,30 +183,17 @@ static SETTINGS: [Setting; 21] = [
             store(&mut config.handler.command_time, time)
         },
     ),
-    plain(
-        "MILLRACE_LOG_FORMAT",
-        "log.format",
-        "text or json",
-        |config, text| {
-            let json = match text {
-                "text" => Some(false),
-                "json" => Some(true),
-                _ => None,
-            };
-            store(&mut config.log.json, json)
-        },
-    ),
-    plain(
-        "MILLRACE_LOG",
-        "log.filter",
-        "a tracing filter such as info",
-        |config, text| {
-            store(
-                &mut config.log.filter,
-                (!text.is_empty()).then(|| text.to_owned()),
-            )
-        },
-    ),
+    plain("MILLRACE_LOG_FORMAT", "log.format", "text or json", |config, text| {
+        let json = match text {
+            "text" => Some(false),
+            "json" => Some(true),
+            _ => None,
+        };
+        store(&mut config.log.json, json)
+    }),
+    plain("MILLRACE_LOG", "log.filter", "a tracing filter such as info", |config, text| {
+        store(&mut config.log.filter, (!text.is_empty()).then(|| text.to_owned()))
+    }),
 ];
 
 /// The setting of that variable.
@@ -342,11 +249,7 @@ pub fn redact_url(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let rest = rest.split('?').next().unwrap_or_default();
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    if scheme.is_empty() {
-        rest.to_owned()
-    } else {
-        format!("{scheme}://{rest}")
-    }
+    if scheme.is_empty() { rest.to_owned() } else { format!("{scheme}://{rest}") }
 }
 
 fn store<T>(place: &mut T, value: Option<T>) -> Option<()> {
@@ -371,9 +274,7 @@ fn is_host_and_port(text: &str) -> bool {
 }
 
 fn http_url(text: &str) -> Option<String> {
-    let rest = text
-        .strip_prefix("http://")
-        .or_else(|| text.strip_prefix("https://"))?;
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
     (!rest.is_empty() && !rest.starts_with('/')).then(|| text.trim_end_matches('/').to_owned())
 }
 
@@ -388,10 +289,7 @@ mod tests {
 
     #[test]
     fn an_address_is_shown_without_what_is_secret() {
-        assert_eq!(
-            redact_url("postgres://u:p@ss@h:1/db?password=x"),
-            "postgres://h:1/db"
-        );
+        assert_eq!(redact_url("postgres://u:p@ss@h:1/db?password=x"), "postgres://h:1/db");
         assert_eq!(redact_url("http://h:1"), "http://h:1");
         assert_eq!(redact_url("u:p@h"), "h");
     }

@@ -58,12 +58,7 @@ impl PartitionReader {
         start: Start,
     ) -> Result<Self, Error> {
         let consumer = client::consumer(&client::end_reader(kafka), Quiet)?;
-        let mut reader = Self {
-            consumer,
-            topic: topic.to_owned(),
-            partition,
-            begin: 0,
-        };
+        let mut reader = Self { consumer, topic: topic.to_owned(), partition, begin: 0 };
         reader.go_to(topic, partition, start)?;
         Ok(reader)
     }
@@ -86,9 +81,7 @@ impl PartitionReader {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(self.begin))
             .map_err(Error::call(format!("naming {topic}/{partition}")))?;
-        self.consumer
-            .assign(&list)
-            .map_err(Error::call(format!("assigning {topic}/{partition}")))
+        self.consumer.assign(&list).map_err(Error::call(format!("assigning {topic}/{partition}")))
     }
 
     /// The offset of the oldest record, and the one behind the newest that is committed.
@@ -96,9 +89,7 @@ impl PartitionReader {
     /// # Errors
     /// The brokers do not answer, or the topic does not exist.
     pub fn watermarks(&self) -> Result<(i64, i64), Error> {
-        let found = self
-            .consumer
-            .fetch_watermarks(&self.topic, self.partition, CALL_TIMEOUT);
+        let found = self.consumer.fetch_watermarks(&self.topic, self.partition, CALL_TIMEOUT);
         found.map_err(|source| match source.rdkafka_error_code() {
             Some(
                 RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownPartition,

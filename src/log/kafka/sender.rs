@@ -81,10 +81,11 @@ impl Sender {
         // The queue of a single sender is never full for long.
         let queue_timeout = Timeout::After(Duration::from_secs(1));
         let sent = self.producer.send(record, queue_timeout).await;
-        sent.map(|place| Place { partition: place.partition, offset: place.offset })
-            .map_err(|(source, _)| Error::Call {
+        sent.map(|place| Place { partition: place.partition, offset: place.offset }).map_err(
+            |(source, _)| Error::Call {
                 action: format!("sending to {topic} partition {partition}"),
                 source,
-            })
+            },
+        )
     }
 }

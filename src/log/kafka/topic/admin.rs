@@ -49,10 +49,7 @@ impl Admin {
         let options = client::base(kafka);
         let client = AdminClient::from_config_and_context(&options, Quiet)
             .map_err(kafka::Error::call("creating an admin client"))?;
-        let admin = Self {
-            client: Arc::new(client),
-            kafka: kafka.clone(),
-        };
+        let admin = Self { client: Arc::new(client), kafka: kafka.clone() };
         let first = admin.partitions().await;
         first.map_err(|source| client::unreachable(&options, source))?;
         Ok(admin)
@@ -64,10 +61,7 @@ impl Admin {
         let call = move || {
             let metadata = client.inner().fetch_metadata(None, CALL_TIMEOUT)?;
             let all = metadata.topics().iter().map(|topic| {
-                let replicas = topic
-                    .partitions()
-                    .iter()
-                    .map(|found| found.replicas().len());
+                let replicas = topic.partitions().iter().map(|found| found.replicas().len());
                 let count = i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
                 let copies = i32::try_from(replicas.min().unwrap_or(0)).unwrap_or(i32::MAX);
                 (topic.name().to_owned(), (count, copies))
@@ -83,15 +77,11 @@ impl Admin {
     /// # Errors
     /// The brokers do not answer, or refuse.
     pub async fn find(&self, names: &[&str]) -> Result<BTreeMap<String, Found>, Error> {
-        let mut partitions = self
-            .partitions()
-            .await
-            .map_err(kafka::Error::call("listing topics"))?;
+        let mut partitions =
+            self.partitions().await.map_err(kafka::Error::call("listing topics"))?;
         partitions.retain(|name, _| names.contains(&name.as_str()));
-        let resources: Vec<_> = partitions
-            .keys()
-            .map(|name| ResourceSpecifier::Topic(name))
-            .collect();
+        let resources: Vec<_> =
+            partitions.keys().map(|name| ResourceSpecifier::Topic(name)).collect();
         if resources.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -119,9 +109,7 @@ impl Admin {
     pub async fn plan(&self, declared: &[Declared]) -> Result<Vec<Vec<Drift>>, Error> {
         let names: Vec<_> = declared.iter().map(|topic| topic.name.as_str()).collect();
         let found = self.find(&names).await?;
-        let all = declared
-            .iter()
-            .map(|topic| drift(topic, found.get(&topic.name)));
+        let all = declared.iter().map(|topic| drift(topic, found.get(&topic.name)));
         Ok(all.collect())
     }
 
@@ -159,10 +147,7 @@ impl Admin {
     async fn wait_for(&self, topics: &[Declared]) -> Result<(), Error> {
         let deadline = Instant::now() + VISIBLE_TIMEOUT;
         loop {
-            let seen = self
-                .partitions()
-                .await
-                .map_err(kafka::Error::call("listing topics"))?;
+            let seen = self.partitions().await.map_err(kafka::Error::call("listing topics"))?;
             let missing = topics
                 .iter()
                 .find(|topic| seen.get(&topic.name).is_none_or(|(count, _)| *count == 0));
@@ -211,10 +196,7 @@ impl Admin {
         }
         Ok(Applied {
             created: missing.into_iter().map(|topic| topic.name).collect(),
-            altered: different
-                .iter()
-                .map(|(topic, _)| topic.name.clone())
-                .collect(),
+            altered: different.iter().map(|(topic, _)| topic.name.clone()).collect(),
         })
     }
 
@@ -222,10 +204,7 @@ impl Admin {
     async fn alter(&self, topic: &Declared, found: &Found) -> Result<(), Error> {
         // This call replaces everything that is set on the topic, so what is there goes with it.
         let mut change = AlterConfig::new(ResourceSpecifier::Topic(&topic.name));
-        let kept = found
-            .overridden
-            .iter()
-            .filter(|name| !topic.configs.contains_key(*name));
+        let kept = found.overridden.iter().filter(|name| !topic.configs.contains_key(*name));
         for name in kept {
             if let Some(value) = found.configs.get(name) {
                 change = change.set(name, value);
@@ -317,11 +296,7 @@ impl Admin {
 }
 
 fn as_found(resource: &ConfigResource, partitions: i32, replication: i32) -> Found {
-    let mut found = Found {
-        partitions,
-        replication,
-        ..Found::default()
-    };
+    let mut found = Found { partitions, replication, ..Found::default() };
     for entry in &resource.entries {
         let Some(value) = &entry.value else { continue };
         found.configs.insert(entry.name.clone(), value.clone());
@@ -333,9 +308,7 @@ fn as_found(resource: &ConfigResource, partitions: i32, replication: i32) -> Fou
 }
 
 fn options() -> AdminOptions {
-    AdminOptions::new()
-        .request_timeout(Some(CALL_TIMEOUT))
-        .operation_timeout(Some(CALL_TIMEOUT))
+    AdminOptions::new().request_timeout(Some(CALL_TIMEOUT)).operation_timeout(Some(CALL_TIMEOUT))
 }
 
 fn refused(action: &str, code: RDKafkaErrorCode) -> Error {

@@ -24,14 +24,8 @@ use crate::kernel::stream::{Kind, Namespace};
 /// The producer's `batch.size`: a topic that takes less refuses whole batches.
 pub const BATCH_BYTES: u64 = 1_000_000;
 
-const KINDS: [Kind; 6] = [
-    Kind::Commands,
-    Kind::Events,
-    Kind::Snapshots,
-    Kind::Results,
-    Kind::DeadLetters,
-    Kind::Timers,
-];
+const KINDS: [Kind; 6] =
+    [Kind::Commands, Kind::Events, Kind::Snapshots, Kind::Results, Kind::DeadLetters, Kind::Timers];
 
 /// What is wrong with a topic's declaration, or with what was asked for it.
 #[derive(Debug, thiserror::Error)]
@@ -132,9 +126,7 @@ impl Declared {
     /// The name without its last part: the aggregate's topics share it.
     #[must_use]
     pub fn aggregate(&self) -> &str {
-        self.name
-            .rsplit_once('.')
-            .map_or(&self.name, |(rest, _)| rest)
+        self.name.rsplit_once('.').map_or(&self.name, |(rest, _)| rest)
     }
 }
 
@@ -183,9 +175,8 @@ struct RawSetting {
 /// # Errors
 /// The first thing that is wrong, with its file.
 pub fn parse(files: &[File<'_>], namespace: &Namespace) -> Result<Vec<Declared>, Error> {
-    let (kinds, topics): (Vec<_>, Vec<_>) = files
-        .iter()
-        .partition(|file| file.path.ends_with("kinds.yaml"));
+    let (kinds, topics): (Vec<_>, Vec<_>) =
+        files.iter().partition(|file| file.path.ends_with("kinds.yaml"));
     let mut policies = BTreeMap::new();
     for file in kinds {
         policies.extend(read_yaml::<KindsFile>(file)?.kinds);
@@ -221,10 +212,8 @@ pub fn parse(files: &[File<'_>], namespace: &Namespace) -> Result<Vec<Declared>,
 }
 
 fn read_yaml<T: for<'de> Deserialize<'de>>(file: &File<'_>) -> Result<T, Error> {
-    serde_yaml_ng::from_str(file.text).map_err(|error| Error::Syntax {
-        path: file.path.to_owned(),
-        reason: error.to_string(),
-    })
+    serde_yaml_ng::from_str(file.text)
+        .map_err(|error| Error::Syntax { path: file.path.to_owned(), reason: error.to_string() })
 }
 
 fn resolve(
@@ -235,29 +224,18 @@ fn resolve(
 ) -> Result<Declared, String> {
     let parts: Vec<&str> = raw.name.split('.').collect();
     let kind = match parts[..] {
-        [_, _, last] => Some(
-            KINDS
-                .into_iter()
-                .find(|kind| kind.as_str() == last)
-                .ok_or_else(|| {
-                    format!(
-                        "its last part must be a kind: {}",
-                        KINDS.map(Kind::as_str).join(" ")
-                    )
-                })?,
-        ),
+        [_, _, last] => {
+            Some(KINDS.into_iter().find(|kind| kind.as_str() == last).ok_or_else(|| {
+                format!("its last part must be a kind: {}", KINDS.map(Kind::as_str).join(" "))
+            })?)
+        }
         ["millrace", _] => None,
         _ => {
-            return Err(
-                "must be called <domain>.<aggregate>.<kind>, or millrace.<name>".to_owned(),
-            );
+            return Err("must be called <domain>.<aggregate>.<kind>, or millrace.<name>".to_owned());
         }
     };
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if parts
-        .iter()
-        .any(|part| part.is_empty() || !part.chars().all(legal))
-    {
+    if parts.iter().any(|part| part.is_empty() || !part.chars().all(legal)) {
         return Err("must be in kebab-case: lower-case letters, digits and dashes".to_owned());
     }
     let policy =
@@ -268,10 +246,7 @@ fn resolve(
             None => None,
         };
     let own = raw.configs.iter();
-    let all = policy
-        .into_iter()
-        .flat_map(|policy| &policy.configs)
-        .chain(own);
+    let all = policy.into_iter().flat_map(|policy| &policy.configs).chain(own);
     let mut configs = BTreeMap::new();
     for (name, setting) in all {
         configs.insert(name.clone(), setting.read(name)?);
@@ -279,10 +254,7 @@ fn resolve(
     Ok(Declared {
         name: namespace.dotted(&raw.name),
         kind,
-        key: raw
-            .key
-            .or(policy.map(|policy| policy.key))
-            .ok_or("needs a key: what its keys are")?,
+        key: raw.key.or(policy.map(|policy| policy.key)).ok_or("needs a key: what its keys are")?,
         partitions: raw.partitions.unwrap_or(file.partitions),
         replication: raw.replication.unwrap_or(file.replication),
         configs,
@@ -303,27 +275,19 @@ impl RawSetting {
         if self.reason.trim().is_empty() {
             return Err(format!("{name} needs a reason"));
         }
-        Ok(Setting {
-            value,
-            reason: self.reason.clone(),
-        })
+        Ok(Setting { value, reason: self.reason.clone() })
     }
 }
 
 /// Refuses what would lose data or cannot work.
 fn check(topic: &Declared) -> Result<(), String> {
     if !(1..=1_000).contains(&topic.partitions) {
-        return Err(format!(
-            "{} partitions: must be 1 to 1000",
-            topic.partitions
-        ));
+        return Err(format!("{} partitions: must be 1 to 1000", topic.partitions));
     }
     if !(1..=9).contains(&topic.replication) {
         return Err(format!("replication {}: must be 1 to 9", topic.replication));
     }
-    let limit = topic
-        .config("max.message.bytes")
-        .and_then(|text| text.parse::<u64>().ok());
+    let limit = topic.config("max.message.bytes").and_then(|text| text.parse::<u64>().ok());
     if limit.is_none_or(|limit| limit < BATCH_BYTES) {
         return Err(format!(
             "max.message.bytes must be set, to {BATCH_BYTES} at least: \
@@ -344,11 +308,9 @@ fn check_store(topic: &Declared) -> Result<(), String> {
         ));
     }
     if topic.key != Key::AggregateIdAndSequence {
-        return Err(
-            "compaction with a key that is not unique keeps one event an aggregate: \
+        return Err("compaction with a key that is not unique keeps one event an aggregate: \
              its key must be aggregate-id-and-sequence"
-                .to_owned(),
-        );
+            .to_owned());
     }
     for name in ["retention.ms", "retention.bytes"] {
         let value = topic.config(name);
@@ -378,20 +340,14 @@ mod tests {
 
     fn parsed(topics: &str) -> Result<Vec<Declared>, Error> {
         let text = format!("partitions: 4\nreplication: 1\ntopics:\n{topics}");
-        let file = File {
-            path: "shop.yaml",
-            text: &text,
-        };
+        let file = File { path: "shop.yaml", text: &text };
         parse(&[POLICIES, file], &Namespace::default())
     }
 
     #[track_caller]
     fn refused(topics: &str, expected: &str) {
         let error = parsed(topics).unwrap_err().to_string();
-        assert!(
-            error.contains(expected) && error.contains("shop.yaml"),
-            "{error}"
-        );
+        assert!(error.contains(expected) && error.contains("shop.yaml"), "{error}");
     }
 
     #[test]
@@ -418,10 +374,7 @@ mod tests {
             ("retention.bytes", "1000"),
         ] {
             let setting = format!("{name}: {{value: {value}, reason: cheaper}}");
-            refused(
-                &format!("{events}    configs: {{ {setting} }}\n"),
-                "deletes events",
-            );
+            refused(&format!("{events}    configs: {{ {setting} }}\n"), "deletes events");
         }
     }
 
@@ -434,36 +387,21 @@ mod tests {
         refused("  - name: millrace.other\n", "needs a key");
         refused("  - {name: shop.cart.events, partitions: 0}\n", "1 to 1000");
         refused("  - {name: shop.cart.events, replication: 0}\n", "1 to 9");
-        refused(
-            "  - name: shop.cart.events\n  - name: shop.cart.events\n",
-            "twice",
-        );
+        refused("  - name: shop.cart.events\n  - name: shop.cart.events\n", "twice");
         refused(
             "  - name: shop.cart.events\n  - {name: shop.cart.commands, partitions: 3}\n",
             "must have the same",
         );
         let small = "configs: { max.message.bytes: {value: 999999, reason: small} }";
-        refused(
-            &format!("  - name: shop.cart.events\n    {small}\n"),
-            "1000000 at least",
-        );
+        refused(&format!("  - name: shop.cart.events\n    {small}\n"), "1000000 at least");
         let silent = "configs: { segment.ms: {value: 1, reason: ' '} }";
-        refused(
-            &format!("  - name: shop.cart.events\n    {silent}\n"),
-            "needs a reason",
-        );
+        refused(&format!("  - name: shop.cart.events\n    {silent}\n"), "needs a reason");
     }
 
     #[test]
     fn unknown_keys_are_refused() {
-        refused(
-            "  - {name: shop.cart.events, partition: 3}\n",
-            "unknown field `partition`",
-        );
+        refused("  - {name: shop.cart.events, partition: 3}\n", "unknown field `partition`");
         let error = parsed("  - name: shop.cart.events\nretention: 1\n").unwrap_err();
-        assert!(
-            error.to_string().contains("unknown field `retention`"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("unknown field `retention`"), "{error}");
     }
 }

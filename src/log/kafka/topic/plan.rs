@@ -113,16 +113,10 @@ pub fn drift(declared: &Declared, found: Option<&Found>) -> Vec<Drift> {
     };
     let mut drift = Vec::new();
     if declared.partitions != found.partitions {
-        drift.push(Drift::Partitions {
-            declared: declared.partitions,
-            found: found.partitions,
-        });
+        drift.push(Drift::Partitions { declared: declared.partitions, found: found.partitions });
     }
     if declared.replication != found.replication {
-        drift.push(Drift::Replication {
-            declared: declared.replication,
-            found: found.replication,
-        });
+        drift.push(Drift::Replication { declared: declared.replication, found: found.replication });
     }
     for (name, setting) in &declared.configs {
         let value = found.configs.get(name);
@@ -143,10 +137,7 @@ mod tests {
     use super::*;
 
     fn declared() -> Declared {
-        let setting = Setting {
-            value: "compact".to_owned(),
-            reason: "store".to_owned(),
-        };
+        let setting = Setting { value: "compact".to_owned(), reason: "store".to_owned() };
         Declared {
             name: "shop.cart.events".to_owned(),
             kind: None,
@@ -169,9 +160,7 @@ mod tests {
         assert_eq!(drift(&declared(), Some(&found)), []);
         found.partitions = 8;
         found.replication = 3;
-        found
-            .configs
-            .insert("cleanup.policy".to_owned(), "delete".to_owned());
+        found.configs.insert("cleanup.policy".to_owned(), "delete".to_owned());
         let all = drift(&declared(), Some(&found));
         let repairable: Vec<_> = all.iter().map(Drift::is_repairable).collect();
         assert_eq!(repairable, [false, false, true]);
