@@ -1,3 +1,4 @@
-//! Where records live.
+//! Where records live: Kafka, or memory for the simulator.
 
 pub mod kafka;
+pub mod memory;
