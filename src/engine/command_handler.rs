@@ -16,15 +16,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::dedup::{Answer, Answers, CommandKey};
+use super::dedup::Answers;
 use super::position::{Position, Witness};
 use super::protocol::{Action, Committed, Counts, Handler, Input, Moment, Settings, Transaction};
-use super::reply::RESULT_OF;
-use super::turn::{Changes, NeedsSchema, Stream, Streams, Turn};
-use crate::kernel::codec::{Codec, CodecError};
+use super::turn::{Changes, NeedsSchema, Streams, Turn};
+use crate::kernel::codec::Codec;
 use crate::kernel::decider::Decider;
 use crate::kernel::message::{Headers, Outgoing, Record};
-use crate::kernel::stream::{Kind, POSITION_KEY, StreamHash, parse_event_key};
+use crate::kernel::stream::{Kind, POSITION_KEY};
 use crate::kernel::time::Timestamp;
 
 /// How long an aborted turn waits before it is tried again: doubling between these two.
@@ -59,21 +58,21 @@ struct InFlight<D: Decider> {
 
 /// The command handler of one partition.
 pub struct CommandHandler<D: Decider, C> {
-    settings: Settings,
-    codec: Arc<C>,
+    pub(super) settings: Settings,
+    pub(super) codec: Arc<C>,
     phase: Phase,
-    streams: Streams<D::State>,
-    answers: Answers,
+    pub(super) streams: Streams<D::State>,
+    pub(super) answers: Answers,
     /// As the last committed transaction left it; `None` before the first one.
-    position: Option<Position>,
+    pub(super) position: Option<Position>,
     committed: Committed,
-    restoring: VecDeque<Record>,
+    pub(super) restoring: VecDeque<Record>,
     inbox: VecDeque<Record>,
     /// What stands before this offset in the commands partition and belongs to others is delivered.
     delivered_until: i64,
     in_flight: Option<InFlight<D>>,
     attempts: u32,
-    counts: Counts,
+    pub(super) counts: Counts,
 }
 
 impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
@@ -115,7 +114,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         Action::Fence
     }
 
-    fn stop(&mut self, reason: String) -> Action {
+    pub(super) fn stop(&mut self, reason: String) -> Action {
         self.phase = Phase::Stopped;
         Action::Stop(reason)
     }
@@ -124,97 +123,6 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         self.phase = Phase::Restoring(kind);
         let since = now.plus_seconds(-self.settings.window_seconds);
         Action::Restore { kind, since: (kind == Kind::Results).then_some(since) }
-    }
-
-    /// Takes restored records as far as their schemas are known.
-    fn fold_restored(&mut self, kind: Kind) -> Action {
-        while let Some(record) = self.restoring.pop_front() {
-            let outcome = match kind {
-                Kind::Snapshots => self.restore_position(&record),
-                Kind::Events => self.restore_event(&record),
-                _ => self.restore_result(&record),
-            };
-            match outcome {
-                Ok(()) => {}
-                Err(RestoreError::Schema(id)) => {
-                    self.restoring.push_front(record);
-                    return Action::LookUpSchema(id);
-                }
-                Err(RestoreError::Corrupt(reason)) => {
-                    let Settings { commands_topic, partition, .. } = &self.settings;
-                    let offset = record.offset;
-                    let kind = kind.as_str();
-                    return self.stop(format!(
-                        "{commands_topic} partition {partition}: its {kind} topic is corrupt at \
-                         offset {offset}: {reason}"
-                    ));
-                }
-            }
-        }
-        Action::More
-    }
-
-    fn restore_position(&mut self, record: &Record) -> Result<(), RestoreError> {
-        if record.key.as_deref() != Some(POSITION_KEY) {
-            return Ok(());
-        }
-        let value = record.value.as_deref().unwrap_or_default();
-        let position = Position::from_bytes(value).ok_or_else(|| {
-            RestoreError::Corrupt(
-                "a position record of a form that this version cannot read".into(),
-            )
-        })?;
-        self.position = Some(position);
-        Ok(())
-    }
-
-    fn restore_event(&mut self, record: &Record) -> Result<(), RestoreError> {
-        let (Some(key), Some(value)) = (record.key.as_deref(), record.value.as_deref()) else {
-            return Ok(()); // A tombstone: the event is erased.
-        };
-        let (id, sequence) = parse_event_key(key)
-            .ok_or_else(|| RestoreError::Corrupt("a key that is no event's".to_owned()))?;
-        let known = self.streams.get_mut(id);
-        let version = known.as_ref().map_or(0, |stream| stream.version);
-        if sequence <= version {
-            return Ok(()); // An exact repeat that compaction has not removed yet.
-        }
-        if sequence != version + 1 {
-            return Err(RestoreError::Corrupt(format!(
-                "stream {id} jumps from {version} to {sequence}"
-            )));
-        }
-        let event = self.codec.decode_event(value)?;
-        let at = record
-            .headers
-            .text("ce_time")
-            .and_then(Timestamp::parse_rfc3339)
-            .unwrap_or_else(|| Timestamp::from_millis(record.timestamp_ms));
-        self.counts.restored_events += 1;
-        if let Some(stream) = known {
-            D::evolve(&mut stream.state, &event, at);
-            stream.version = sequence;
-            stream.last_time = at;
-            return Ok(());
-        }
-        let mut state = D::State::default();
-        D::evolve(&mut state, &event, at);
-        let hash = StreamHash::new(D::NAME, id);
-        self.streams.insert(id.into(), Stream { state, version: sequence, last_time: at, hash });
-        Ok(())
-    }
-
-    fn restore_result(&mut self, record: &Record) -> Result<(), RestoreError> {
-        let Some(value) = record.value.as_deref() else {
-            return Ok(());
-        };
-        let result = self.codec.decode_result(value)?;
-        if let Some(answer) = Answer::of(&result) {
-            let stream = StreamHash::new(D::NAME, &result.aggregate_id);
-            let internal = record.headers.get(RESULT_OF).is_some();
-            self.answers.insert(CommandKey::new(stream, result.command_id, internal), answer);
-        }
-        Ok(())
     }
 
     /// Where to go on, once everything is restored: the position record rules.
@@ -510,21 +418,5 @@ impl<D: Decider, C: Codec<D>> Handler for CommandHandler<D, C> {
 
     fn counts(&self) -> Counts {
         self.counts
-    }
-}
-
-enum RestoreError {
-    Schema(u32),
-    Corrupt(String),
-}
-
-impl From<CodecError> for RestoreError {
-    fn from(error: CodecError) -> Self {
-        match error {
-            CodecError::UnknownSchema(id) => Self::Schema(id),
-            CodecError::Corrupt { .. } | CodecError::Unencodable { .. } => {
-                Self::Corrupt(error.to_string())
-            }
-        }
     }
 }

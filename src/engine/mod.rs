@@ -13,4 +13,5 @@ pub mod origin;
 pub mod position;
 pub mod protocol;
 pub mod reply;
+pub mod restore;
 pub mod turn;
