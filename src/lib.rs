@@ -12,6 +12,8 @@ pub mod log;
 
 pub mod runtime;
 
+pub mod http;
+
 pub mod cli;
 
 pub mod clock;

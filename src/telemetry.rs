@@ -22,11 +22,7 @@ pub fn init(log: &config::Log) -> Result<(), config::Error> {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
     // A second start in one process (tests) keeps the first.
-    let _ = if log.json {
-        lines.json().flatten_event(true).try_init()
-    } else {
-        lines.try_init()
-    };
+    let _ = if log.json { lines.json().flatten_event(true).try_init() } else { lines.try_init() };
     Ok(())
 }
 
@@ -58,12 +54,7 @@ mod tests {
 
     #[test]
     fn takes_levels_and_targets_and_names_what_it_cannot_read() {
-        for good in [
-            "info",
-            "millrace=debug,librdkafka=debug",
-            "off",
-            "warn,millrace::cli=trace",
-        ] {
+        for good in ["info", "millrace=debug,librdkafka=debug", "off", "warn,millrace::cli=trace"] {
             assert!(filter(good).is_ok(), "{good}");
         }
         let error = filter("millrace=loud").unwrap_err().to_string();
@@ -73,12 +64,7 @@ mod tests {
 
     #[test]
     fn librdkafka_is_quieter_unless_it_is_named() {
-        assert!(
-            filter("info")
-                .unwrap()
-                .to_string()
-                .contains("librdkafka=warn")
-        );
+        assert!(filter("info").unwrap().to_string().contains("librdkafka=warn"));
         let named = filter("info,librdkafka=debug").unwrap().to_string();
         assert!(!named.contains("librdkafka=warn"), "{named}");
     }

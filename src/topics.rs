@@ -5,18 +5,9 @@ use crate::log::kafka::topic::{self, Declared, File};
 
 /// Every file, in the order in which `topics plan` shows them.
 pub const FILES: [File<'static>; 3] = [
-    File {
-        path: "topics/kinds.yaml",
-        text: include_str!("../topics/kinds.yaml"),
-    },
-    File {
-        path: "topics/banking.yaml",
-        text: include_str!("../topics/banking.yaml"),
-    },
-    File {
-        path: "topics/millrace.yaml",
-        text: include_str!("../topics/millrace.yaml"),
-    },
+    File { path: "topics/kinds.yaml", text: include_str!("../topics/kinds.yaml") },
+    File { path: "topics/banking.yaml", text: include_str!("../topics/banking.yaml") },
+    File { path: "topics/millrace.yaml", text: include_str!("../topics/millrace.yaml") },
 ];
 
 /// Every topic of an installation, by its full name.
@@ -38,10 +29,7 @@ mod tests {
         let namespace = Namespace::new("test1").unwrap();
         let topics = declared(&namespace).unwrap();
         let names: Vec<_> = topics.iter().map(|topic| topic.name.as_str()).collect();
-        assert!(
-            names.contains(&"test1.banking.account.dead-letters"),
-            "{names:?}"
-        );
+        assert!(names.contains(&"test1.banking.account.dead-letters"), "{names:?}");
         assert!(names.contains(&"test1.millrace.schemas"), "{names:?}");
         for topic in &topics {
             let limit: usize = topic.config("max.message.bytes").unwrap().parse().unwrap();

@@ -1,6 +1,7 @@
 //! error -> exit code.
 
 use crate::config;
+use crate::http;
 use crate::log::kafka;
 
 /// The exit code when the work failed, or its answer is a no.
@@ -60,8 +61,13 @@ fn code_of(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
             Failure::Unreachable { .. } => UNREACHABLE,
         });
     }
-    if error.is::<config::Error>() {
+    if error.is::<config::Error>() || matches!(error.downcast_ref(), Some(http::Error::Bind { .. }))
+    {
         return Some(USAGE);
+    }
+    // Its own text is that of the error inside, which therefore is not in the chain.
+    if let Some(kafka::topic::Error::Kafka(inner)) = error.downcast_ref() {
+        return code_of(inner);
     }
     match error.downcast_ref::<kafka::Error>()? {
         kafka::Error::Unreachable { .. } => Some(UNREACHABLE),
@@ -85,6 +91,11 @@ mod tests {
         });
         let unreachable = unreachable.context("reading topics").unwrap_err();
         assert_eq!(exit_code(&unreachable), UNREACHABLE);
+        let inside = kafka::topic::Error::Kafka(kafka::Error::Unreachable {
+            brokers: "a:1".to_owned(),
+            source: kafka::KafkaError::Canceled,
+        });
+        assert_eq!(exit_code(&inside.into()), UNREACHABLE);
         assert_eq!(exit_code(&anyhow::anyhow!("it broke")), FAILED);
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use comfy_table::presets::UTF8_NO_BORDERS;
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{ContentArrangement, LineStyle, Table};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -55,7 +55,7 @@ impl Output {
         }
         let mut table = Table::new();
         table
-            .load_style(UTF8_NO_BORDERS)
+            .load_style(UTF8_NO_BORDERS.row_separator(LineStyle::none()))
             .set_content_arrangement(if self.terminal {
                 ContentArrangement::Dynamic
             } else {
@@ -117,9 +117,23 @@ impl Output {
 
     /// Prints an error with its causes on one line.
     pub fn error(self, error: &anyhow::Error) {
-        let text = format!("{error:#}").replace('\n', " ");
-        self.note(format!("millrace: {text}"));
+        self.note(format!("millrace: {}", one_line(error)));
     }
+}
+
+/// An error and its causes. Some libraries repeat their cause in their own text: once is enough.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if line.is_empty() {
+            line = text;
+        } else if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+    }
+    line.replace('\n', " ")
 }
 
 fn print(text: &str) {

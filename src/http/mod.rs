@@ -1,0 +1,181 @@
+//! HTTP: requests -> what this process knows of itself, and what the read models say.
+//!
+//! | path | answers |
+//! |---|---|
+//! | `/healthz` | 200 as long as the process runs |
+//! | `/readyz` | 200 once every component is ready, else 503; each component's state either way |
+//! | `/metrics` | every figure, in the OpenMetrics text format |
+//!
+//! Whatever is not there is a 404, always `application/problem+json`.
+
+pub mod health;
+mod problem;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use prometheus_client::registry::Registry;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use health::Health;
+pub use problem::Problem;
+
+/// How long answers that are under way may take after the process was told to stop.
+const GRACE: Duration = Duration::from_secs(2);
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Why HTTP cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {addr}: set MILLRACE_HTTP_ADDR to one that is free")]
+    Bind {
+        /// As it was set.
+        addr: String,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The listener broke.
+    #[error("the HTTP listener broke")]
+    Serve(#[source] std::io::Error),
+}
+
+/// What the answers are made of.
+#[derive(Clone)]
+pub struct Site {
+    /// How the components are.
+    pub health: Health,
+    /// Every figure of this process.
+    pub metrics: Arc<Registry>,
+}
+
+/// Listens on an address.
+///
+/// # Errors
+/// It is taken, or none of this machine's.
+pub async fn bind(addr: &str) -> Result<TcpListener, Error> {
+    let listener = TcpListener::bind(addr).await;
+    listener.map_err(|source| Error::Bind { addr: addr.to_owned(), source })
+}
+
+/// Answers until `cancellation`, then finishes what is under way.
+///
+/// # Errors
+/// The listener breaks.
+pub async fn serve(
+    listener: TcpListener,
+    site: Site,
+    cancellation: CancellationToken,
+) -> Result<(), Error> {
+    if let Ok(addr) = listener.local_addr() {
+        tracing::info!(%addr, "listening");
+    }
+    let stop = cancellation.clone();
+    let serving = axum::serve(listener, router(site))
+        .with_graceful_shutdown(async move { stop.cancelled().await });
+    let overdue = async {
+        cancellation.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        outcome = serving => outcome.map_err(Error::Serve),
+        // Somebody keeps a connection busy: that must not keep the process.
+        () = overdue => Ok(()),
+    }
+}
+
+fn router(site: Site) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .fallback(not_found)
+        .with_state(site)
+}
+
+async fn healthz() -> Response {
+    Json(json!({"status": "alive"})).into_response()
+}
+
+async fn readyz(State(site): State<Site>) -> Response {
+    let report = site.health.report();
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(report)).into_response()
+}
+
+async fn metrics(State(site): State<Site>) -> Response {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &site.metrics) {
+        Ok(()) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(error) => Problem::internal(&error).into_response(),
+    }
+}
+
+async fn not_found() -> Response {
+    Problem::not_found("there is nothing at this path").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use prometheus_client::metrics::counter::Counter;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::health::Readiness;
+    use super::*;
+
+    async fn ask(addr: SocketAddr, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer)
+    }
+
+    #[tokio::test]
+    async fn it_is_ready_when_every_component_is_and_stops_when_told() {
+        let commands = Counter::<u64>::default();
+        let mut registry = Registry::default();
+        registry.register("millrace_commands", "Commands decided", commands.clone());
+        commands.inc();
+        let health = Health::default();
+        let site = Site { health: health.clone(), metrics: Arc::new(registry) };
+        let listener = bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let cancellation = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, site, cancellation.clone()));
+
+        assert_eq!(ask(addr, "/healthz").await.0, 200);
+        assert_eq!(ask(addr, "/readyz").await.0, 503);
+        health.set("handler", Readiness::Starting, "restoring 40 %");
+        health.set("postgres", Readiness::Ready, "");
+        let (status, answer) = ask(addr, "/readyz").await;
+        assert_eq!(status, 503);
+        assert!(answer.contains("restoring 40 %"), "{answer}");
+        health.set("handler", Readiness::Ready, "");
+        assert_eq!(ask(addr, "/readyz").await.0, 200);
+        let (status, answer) = ask(addr, "/metrics").await;
+        assert_eq!(status, 200);
+        assert!(answer.contains("millrace_commands_total 1"), "{answer}");
+        let (status, answer) = ask(addr, "/nothing").await;
+        assert_eq!(status, 404);
+        assert!(answer.contains("application/problem+json"), "{answer}");
+
+        let taken = bind(&addr.to_string()).await.unwrap_err().to_string();
+        assert!(taken.contains("MILLRACE_HTTP_ADDR"), "{taken}");
+        cancellation.cancel();
+        serving.await.unwrap().unwrap();
+    }
+}
