@@ -17,24 +17,18 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::message::Message;
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{Offset, TopicPartitionList};
 use ring::{digest, hmac};
 
 use super::lane::{
     FromLane, Lane, LaneState, LaneStatus, Membership, SchemaLookUp, Shared, ToLane, TopicNames,
 };
 use crate::config::{CommandTime, Config};
-use crate::engine::protocol::{Handler, Settings};
+use crate::engine::protocol::{Counts, Handler, Settings};
 use crate::kernel::message::Record;
 use crate::kernel::stream::{AggregateName, Kind};
-use crate::log::kafka::client::{self, Quiet};
-use crate::log::kafka::convert::to_record;
+use crate::log::kafka::Error;
+use crate::log::kafka::group::{Member, Place, Rebalance, Witness};
 use crate::log::kafka::reader::ReaderPool;
-use crate::log::kafka::{CALL_TIMEOUT, Error, ffi};
 
 /// The most commands that wait for one lane, and their bytes.
 const QUEUED_MAX: usize = 10_000;
@@ -43,7 +37,6 @@ const QUEUED_BYTES_MAX: usize = 32 * 1024 * 1024;
 const FULL_PATIENCE: Duration = Duration::from_millis(500);
 const FULL_NAP: Duration = Duration::from_micros(200);
 const POLL: Duration = Duration::from_millis(50);
-const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a consumer that broke for good is left alone before a new one takes its place.
 const REJOIN_PAUSE: Duration = Duration::from_secs(1);
 /// How many partitions are restored at a time.
@@ -84,7 +77,7 @@ impl HandlerGroup {
         look_up: SchemaLookUp,
     ) -> Result<Self, Error> {
         let group = config.namespace.dotted(&format!("millrace.handler.{domain}"));
-        let witness = client::consumer(&client::witness(&config.kafka, &group), Quiet)?;
+        let witness = Witness::open(&config.kafka, &group)?;
         let plan = Plan::make(config, &group, &aggregates, &witness)?;
         let stop = Arc::new(AtomicBool::new(false));
         let lanes = Arc::new(Lanes::default());
@@ -150,23 +143,16 @@ impl Plan {
         config: &Config,
         group: &str,
         aggregates: &[Aggregate],
-        client: &BaseConsumer<Quiet>,
+        witness: &Witness,
     ) -> Result<Self, Error> {
-        let cluster_id = client
-            .client()
-            .fetch_cluster_id(CALL_TIMEOUT)
-            .ok_or_else(|| Error::Unexpected("the brokers do not tell their cluster id".into()))?;
+        let cluster_id = witness.cluster_id()?;
         let key = internal_key(config, &cluster_id);
         let mut plans = HashMap::new();
         for aggregate in aggregates {
             let topics = topic_names(config, aggregate.name);
-            let partition_count = same_partitions(client, &topics)?;
-            let ids = ffi::topic_ids(
-                client.client().native_ptr(),
-                &[&topics.commands, &topics.events],
-                CALL_TIMEOUT,
-            )?;
-            let [Some(commands_topic_id), Some(events_topic_id)] = ids[..] else {
+            let partition_count = same_partitions(witness, &topics)?;
+            let ids = witness.topic_ids(&[&topics.commands, &topics.events])?;
+            let [commands_topic_id, events_topic_id] = ids[..] else {
                 return Err(Error::NoTopic(topics.commands));
             };
             let settings = Settings {
@@ -219,31 +205,20 @@ fn topic_names(config: &Config, name: AggregateName) -> TopicNames {
 }
 
 /// The partition count that all of an aggregate's topics share.
-fn same_partitions(client: &BaseConsumer<Quiet>, topics: &TopicNames) -> Result<i32, Error> {
-    let mut counts = Vec::new();
-    let kinds = [Kind::Commands, Kind::Events, Kind::Snapshots, Kind::Results, Kind::DeadLetters];
-    for kind in kinds {
+fn same_partitions(witness: &Witness, topics: &TopicNames) -> Result<i32, Error> {
+    let count = witness.partition_count(&topics.commands)?;
+    for kind in [Kind::Events, Kind::Snapshots, Kind::Results, Kind::DeadLetters] {
         let topic = topics.of(kind);
-        let metadata = client
-            .client()
-            .fetch_metadata(Some(topic), CALL_TIMEOUT)
-            .map_err(Error::call(format!("reading the metadata of {topic}")))?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic);
-        let count = found.map_or(0, |found| found.partitions().len());
-        if count == 0 {
-            return Err(Error::NoTopic(topic.to_owned()));
+        let other = witness.partition_count(topic)?;
+        if other != count {
+            return Err(Error::Unexpected(format!(
+                "{topic} has {other} partitions but {} has {count}: an aggregate's topics must \
+                 have the same number; see `millrace topics plan`",
+                topics.commands
+            )));
         }
-        counts.push((topic.to_owned(), count));
     }
-    let count = counts[0].1;
-    if let Some((topic, other)) = counts.iter().find(|(_, other)| *other != count) {
-        return Err(Error::Unexpected(format!(
-            "{topic} has {other} partitions but {} has {count}: an aggregate's topics must have \
-             the same number; see `millrace topics plan`",
-            topics.commands
-        )));
-    }
-    i32::try_from(count).map_err(|_| Error::Unexpected("too many partitions".to_owned()))
+    Ok(count)
 }
 
 /// A lane as the poll thread sees it.
@@ -259,9 +234,9 @@ struct LaneHandle {
 
 #[derive(Default)]
 struct Lanes {
-    running: Mutex<HashMap<(String, i32), LaneHandle>>,
+    running: Mutex<HashMap<Place, LaneHandle>>,
     /// Partitions that were given to us and have no lane yet.
-    assigned: Mutex<Vec<(String, i32)>>,
+    assigned: Mutex<Vec<Place>>,
     /// Taken by a lane while it asks for the group's metadata, and by a rebalance while it marks
     /// lanes as stopping: whoever is marked gets no metadata of the next generation.
     generation: RwLock<()>,
@@ -279,7 +254,7 @@ impl Lanes {
     }
 
     /// Stops lanes and waits until each has finished what it had in hand.
-    fn stop(&self, which: impl Fn(&(String, i32)) -> bool) {
+    fn stop(&self, which: impl Fn(&Place) -> bool) {
         let mut stopping = Vec::new();
         {
             let _generation = self.generation.write().unwrap_or_else(PoisonError::into_inner);
@@ -303,61 +278,27 @@ impl Lanes {
 }
 
 /// Takes part in rebalances.
-#[derive(Clone)]
-struct GroupContext {
-    lanes: Arc<Lanes>,
-}
+struct Rebalancer(Arc<Lanes>);
 
-impl ClientContext for GroupContext {}
+impl Rebalance for Rebalancer {
+    fn assigned(&self, places: Vec<Place>) {
+        self.0.assigned.lock().unwrap_or_else(PoisonError::into_inner).extend(places);
+    }
 
-impl ConsumerContext for GroupContext {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        event: RDKafkaRespErr,
-        list: &mut TopicPartitionList,
-    ) {
-        let partitions: Vec<(String, i32)> = list
-            .elements()
-            .iter()
-            .map(|element| (element.topic().to_owned(), element.partition()))
-            .collect();
-        let outcome = match event {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                // Where to read from is the lane's to say; until then nothing is delivered.
-                list.set_all_offsets(Offset::Beginning)
-                    .and_then(|()| consumer.incremental_assign(list))
-                    .and_then(|()| consumer.pause(list))
-                    .map(|()| {
-                        let mut assigned =
-                            self.lanes.assigned.lock().unwrap_or_else(PoisonError::into_inner);
-                        assigned.extend(partitions);
-                    })
-            }
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
-                self.lanes
-                    .assigned
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .retain(|place| !partitions.contains(place));
-                self.lanes.stop(|place| partitions.contains(place));
-                consumer.incremental_unassign(list)
-            }
-            _ => {
-                self.lanes.stop(|_| true);
-                consumer.unassign()
-            }
-        };
-        if let Err(error) = outcome {
-            tracing::error!(%error, "rebalance failed");
-        }
+    fn revoked(&self, places: &[Place]) {
+        let assigned = &self.0.assigned;
+        assigned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|place| !places.contains(place));
+        self.0.stop(|place| places.contains(place));
     }
 }
 
 struct Poller {
     config: Config,
     plan: Plan,
-    witness: Arc<Mutex<BaseConsumer<Quiet>>>,
+    witness: Arc<Mutex<Witness>>,
     readers: Arc<ReaderPool>,
     look_up: SchemaLookUp,
     stop: Arc<AtomicBool>,
@@ -366,7 +307,7 @@ struct Poller {
 
 /// One membership of the group.
 struct Session {
-    consumer: Arc<BaseConsumer<GroupContext>>,
+    member: Arc<Member<Rebalancer>>,
     shared: Shared,
     from_lanes: Receiver<FromLane>,
     /// Lanes whose wish could not be carried out yet.
@@ -387,23 +328,20 @@ impl Poller {
     }
 
     fn join(&self) -> Result<Session, Error> {
-        let context = GroupContext { lanes: Arc::clone(&self.lanes) };
-        let member = client::group_member(&self.config.kafka, &self.plan.group);
-        let consumer = Arc::new(client::consumer(&member, context)?);
         let topics: Vec<&str> = self.plan.aggregates.keys().map(String::as_str).collect();
-        consumer
-            .subscribe(&topics)
-            .map_err(Error::call(format!("subscribing to {}", topics.join(", "))))?;
+        let rebalancer = Rebalancer(Arc::clone(&self.lanes));
+        let member =
+            Arc::new(Member::join(&self.config.kafka, &self.plan.group, &topics, rebalancer)?);
         let (to_poller, from_lanes) = bounded(1_024);
         let shared = Shared {
             kafka: self.config.kafka.clone(),
             readers: Arc::clone(&self.readers),
             witness: Arc::clone(&self.witness),
-            membership: membership(&consumer, &self.lanes),
+            membership: membership(&member, &self.lanes),
             look_up: Arc::clone(&self.look_up),
             to_poller,
         };
-        Ok(Session { consumer, shared, from_lanes, wishes: Vec::new() })
+        Ok(Session { member, shared, from_lanes, wishes: Vec::new() })
     }
 
     /// Polls until it is to stop, or the client broke for good.
@@ -412,21 +350,15 @@ impl Poller {
             self.start_lanes(&session);
             session.start_reading(&self.lanes);
             session.resume_paused(&self.lanes);
-            match session.consumer.poll(POLL) {
-                Some(Ok(message)) => {
-                    let place = (message.topic().to_owned(), message.partition());
-                    let record = to_record(&message);
-                    drop(message);
-                    session.hand_over(&self.lanes, &place, record, &self.stop);
+            let polled = session.member.poll(POLL, |topic, partition, record| {
+                session.hand_over(&self.lanes, &(topic.to_owned(), partition), record, &self.stop);
+            });
+            if let Err(error) = polled {
+                tracing::warn!(group = %self.plan.group, %error, "consumer error");
+                if let Some(reason) = session.member.is_broken() {
+                    tracing::error!(reason, "the consumer broke; joining anew");
+                    break;
                 }
-                Some(Err(error)) => {
-                    tracing::warn!(group = %self.plan.group, %error, "consumer error");
-                    if let Some((code, reason)) = session.consumer.client().fatal_error() {
-                        tracing::error!(%code, reason, "the consumer broke; joining anew");
-                        break;
-                    }
-                }
-                None => {}
             }
         }
         self.lanes.stop(|_| true);
@@ -451,19 +383,16 @@ impl Poller {
     }
 }
 
-fn membership(consumer: &Arc<BaseConsumer<GroupContext>>, lanes: &Arc<Lanes>) -> Membership {
-    // Weak: lanes must not keep a consumer alive that is to leave the group.
-    let consumer: Weak<_> = Arc::downgrade(consumer);
+fn membership(member: &Arc<Member<Rebalancer>>, lanes: &Arc<Lanes>) -> Membership {
+    // Weak: lanes must not keep a member alive that is to leave the group.
+    let member: Weak<_> = Arc::downgrade(member);
     let lanes = Arc::clone(lanes);
     Arc::new(move |stop| {
         let _generation = lanes.generation.read().unwrap_or_else(PoisonError::into_inner);
         if stop.load(Ordering::Acquire) {
             return None;
         }
-        let consumer = consumer.upgrade()?;
-        ffi::is_group_member(consumer.client().native_ptr())
-            .then(|| consumer.group_metadata())
-            .flatten()
+        member.upgrade()?.metadata()
     })
 }
 
@@ -479,7 +408,7 @@ fn start_lane(
         topic: plan.topics.commands.clone(),
         partition,
         state: LaneState::Fencing,
-        counts: crate::engine::protocol::Counts::default(),
+        counts: Counts::default(),
         last_error: None,
     }));
     let stop = Arc::new(AtomicBool::new(false));
@@ -507,20 +436,14 @@ impl Session {
     /// Carries out where lanes want their commands read from.
     fn start_reading(&mut self, lanes: &Lanes) {
         self.wishes.extend(self.from_lanes.try_iter());
-        let consumer = &self.consumer;
+        let member = &self.member;
         self.wishes.retain(|wish| {
-            let place = (wish.topic.clone(), wish.partition);
             let running = lanes.running.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(lane) = running.get(&place) else { return false };
-            let offset = Offset::Offset(wish.next_offset);
-            let outcome = consumer
-                .seek(&wish.topic, wish.partition, offset, SEEK_TIMEOUT)
-                .and_then(|()| consumer.resume(&one(&place)));
-            match outcome {
+            let Some(lane) = running.get(&wish.place) else { return false };
+            match member.start_reading(&wish.place, wish.next_offset) {
                 Ok(()) => lane.to_lane.try_send(ToLane::Started).is_err(),
                 Err(error) => {
-                    tracing::debug!(topic = %wish.topic, partition = wish.partition, %error,
-                        "cannot seek yet");
+                    tracing::debug!(place = ?wish.place, %error, "cannot seek yet");
                     true
                 }
             }
@@ -540,14 +463,14 @@ impl Session {
                 // There is room, and nobody else puts anything in.
                 let _ = lane.to_lane.try_send(ToLane::Record(record));
             }
-            if let Err(error) = self.consumer.resume(&one(place)) {
+            if let Err(error) = self.member.resume(place) {
                 tracing::error!(topic = %place.0, partition = place.1, %error, "cannot resume");
             }
         }
     }
 
     /// Gives a command to its lane; waits while the lane is full but moves.
-    fn hand_over(&self, lanes: &Lanes, place: &(String, i32), record: Record, stop: &AtomicBool) {
+    fn hand_over(&self, lanes: &Lanes, place: &Place, record: Record, stop: &AtomicBool) {
         let mut running = lanes.running.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(lane) = running.get_mut(place) else { return };
         let bytes = record.byte_count();
@@ -578,14 +501,8 @@ impl Session {
         if let ToLane::Record(record) = message {
             lane.held = Some(record);
         }
-        if let Err(error) = self.consumer.pause(&one(place)) {
+        if let Err(error) = self.member.pause(place) {
             tracing::error!(topic = %place.0, partition = place.1, %error, "cannot pause");
         }
     }
-}
-
-fn one(place: &(String, i32)) -> TopicPartitionList {
-    let mut list = TopicPartitionList::new();
-    list.add_partition(&place.0, place.1);
-    list
 }

@@ -8,8 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
-use rdkafka::{Offset, TopicPartitionList};
 
 use crate::clock;
 use crate::config;
@@ -19,17 +17,14 @@ use crate::engine::protocol::{
 use crate::kernel::message::{Outgoing, Record};
 use crate::kernel::stream::Kind;
 use crate::kernel::time::Timestamp;
-use crate::log::kafka::client::Quiet;
+use crate::log::kafka::Error;
 use crate::log::kafka::crossing::CrossingProducer;
-use crate::log::kafka::ffi::{self, CommittedOffset};
+use crate::log::kafka::group::{ConsumerGroupMetadata, Place, Witness};
 use crate::log::kafka::reader::ReaderPool;
 use crate::log::kafka::transaction::{End, InputOffset, TransactionalProducer};
-use crate::log::kafka::{Error, KafkaError};
 
 /// How often a waiting lane looks whether it should stop.
 const STOP_CHECK: Duration = Duration::from_millis(100);
-/// `committed()` fails while a transaction is open, so it is asked again and again.
-const COMMITTED_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a service that does not answer is left alone.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -45,8 +40,7 @@ pub(super) enum ToLane {
 
 /// What a lane tells the polling thread.
 pub(super) struct FromLane {
-    pub(super) topic: String,
-    pub(super) partition: i32,
+    pub(super) place: Place,
     /// Where its commands are to be read from.
     pub(super) next_offset: i64,
 }
@@ -87,7 +81,7 @@ pub(super) type Membership =
 pub(super) struct Shared {
     pub(super) kafka: config::Kafka,
     pub(super) readers: Arc<ReaderPool>,
-    pub(super) witness: Arc<Mutex<BaseConsumer<Quiet>>>,
+    pub(super) witness: Arc<Mutex<Witness>>,
     pub(super) membership: Membership,
     pub(super) look_up: SchemaLookUp,
     pub(super) to_poller: Sender<FromLane>,
@@ -271,25 +265,25 @@ impl Lane {
             if self.is_stopping() {
                 return Err(Stopping);
             }
-            match self.ask_committed() {
-                Ok(committed) => return Ok(Input::Committed(committed)),
+            let standing = {
+                let witness = self.shared.witness.lock().unwrap_or_else(PoisonError::into_inner);
+                witness.standing(&self.place())
+            };
+            match standing {
+                Ok(standing) => {
+                    return Ok(Input::Committed(Committed {
+                        offset: standing.committed,
+                        log_start: standing.log_start,
+                        log_end: standing.log_end,
+                    }));
+                }
                 Err(error) => self.waiting("cannot read the committed offset", &error)?,
             }
         }
     }
 
-    fn ask_committed(&self) -> Result<Committed, KafkaError> {
-        let witness = self.shared.witness.lock().unwrap_or_else(PoisonError::into_inner);
-        let topic = &self.topics.commands;
-        let mut asked = TopicPartitionList::new();
-        asked.add_partition_offset(topic, self.partition, Offset::Invalid)?;
-        let list = witness.committed_offsets(asked, COMMITTED_TIMEOUT)?;
-        let found: Option<CommittedOffset> = ffi::committed_offsets(&list).into_iter().next();
-        drop(list);
-        let (log_start, log_end) =
-            witness.client().fetch_watermarks(topic, self.partition, COMMITTED_TIMEOUT)?;
-        let offset = found.and_then(|found| found.offset.map(|offset| (offset, found.metadata)));
-        Ok(Committed { offset, log_start, log_end })
+    fn place(&self) -> Place {
+        (self.topics.commands.clone(), self.partition)
     }
 
     /// Hands a topic's records to the handler, chunk by chunk; schemas are looked up on the way.
@@ -323,11 +317,7 @@ impl Lane {
     }
 
     fn ready(&mut self, next_offset: i64) -> Result<Input, Stopping> {
-        let wish = FromLane {
-            topic: self.topics.commands.clone(),
-            partition: self.partition,
-            next_offset,
-        };
+        let wish = FromLane { place: self.place(), next_offset };
         if self.shared.to_poller.send(wish).is_err() {
             return Err(Stopping);
         }

@@ -7,6 +7,7 @@ pub mod client;
 pub mod convert;
 pub mod crossing;
 pub mod ffi;
+pub mod group;
 pub mod partition_reader;
 pub mod reader;
 pub mod sender;

@@ -1,0 +1,260 @@
+//! A member of a consumer group, for handlers and projections alike: joins, polls, takes part in
+//! rebalances, and reads each partition from where its owner says, never from where the group says.
+//!
+//! A partition that is given to us is paused until [`Member::start_reading`]. A partition that is
+//! taken away is given back only when [`Rebalance::revoked`] has returned.
+
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::Message;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::client::{self, Quiet};
+use super::convert::to_record;
+use super::{CALL_TIMEOUT, Error, ffi};
+use crate::config;
+use crate::kernel::message::Record;
+
+pub use rdkafka::consumer::ConsumerGroupMetadata;
+
+const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+/// `committed()` fails while a transaction is open, so it is asked again and again.
+const COMMITTED_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A topic's partition.
+pub type Place = (String, i32);
+
+/// What happens to partitions. Called on the polling thread, from within [`Member::poll`].
+pub trait Rebalance: Send + Sync + 'static {
+    /// These are ours now, paused.
+    fn assigned(&self, places: Vec<Place>);
+    /// These are to be given back: returns when nothing is done with them any more.
+    fn revoked(&self, places: &[Place]);
+}
+
+/// A member of a group.
+pub struct Member<R: Rebalance> {
+    consumer: BaseConsumer<Context<R>>,
+}
+
+struct Context<R>(R);
+
+impl<R: Rebalance> ClientContext for Context<R> {}
+
+impl<R: Rebalance> ConsumerContext for Context<R> {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        event: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let places: Vec<Place> = list
+            .elements()
+            .iter()
+            .map(|element| (element.topic().to_owned(), element.partition()))
+            .collect();
+        let outcome = match event {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                assign_paused(consumer, list).map(|()| self.0.assigned(places))
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
+                self.0.revoked(&places);
+                consumer.incremental_unassign(list)
+            }
+            _ => {
+                self.0.revoked(&places);
+                consumer.unassign()
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::error!(%error, "rebalance failed");
+        }
+    }
+}
+
+/// Where to read from is the owner's to say; until it has, nothing is delivered.
+fn assign_paused<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    list: &mut TopicPartitionList,
+) -> KafkaResult<()> {
+    list.set_all_offsets(Offset::Beginning)?;
+    consumer.incremental_assign(list)?;
+    consumer.pause(list)
+}
+
+impl<R: Rebalance> Member<R> {
+    /// Joins a group for some topics.
+    ///
+    /// # Errors
+    /// No broker answers.
+    pub fn join(
+        kafka: &config::Kafka,
+        group: &str,
+        topics: &[&str],
+        rebalance: R,
+    ) -> Result<Self, Error> {
+        let consumer = client::consumer(&client::group_member(kafka, group), Context(rebalance))?;
+        consumer
+            .subscribe(topics)
+            .map_err(Error::call(format!("subscribing to {}", topics.join(", "))))?;
+        Ok(Self { consumer })
+    }
+
+    /// Waits for a record, at most that long, and hands it on with its topic and partition.
+    ///
+    /// # Errors
+    /// What librdkafka reports; it goes on by itself unless [`Member::is_broken`].
+    pub fn poll(
+        &self,
+        timeout: Duration,
+        sink: impl FnOnce(&str, i32, Record),
+    ) -> Result<(), KafkaError> {
+        if let Some(message) = self.consumer.poll(timeout) {
+            let message = message?;
+            sink(message.topic(), message.partition(), to_record(&message));
+        }
+        Ok(())
+    }
+
+    /// Has a partition read from that offset on.
+    ///
+    /// # Errors
+    /// It is not ours (yet): try again, or forget it.
+    pub fn start_reading(&self, place: &Place, offset: i64) -> Result<(), KafkaError> {
+        self.consumer.seek(&place.0, place.1, Offset::Offset(offset), SEEK_TIMEOUT)?;
+        self.resume(place)
+    }
+
+    /// Stops reading a partition for a while. What was read ahead is thrown away.
+    ///
+    /// # Errors
+    /// It is not ours.
+    pub fn pause(&self, place: &Place) -> Result<(), KafkaError> {
+        self.consumer.pause(&one(place))
+    }
+
+    /// Reads a partition on from behind the last record that was handed out.
+    ///
+    /// # Errors
+    /// It is not ours.
+    pub fn resume(&self, place: &Place) -> Result<(), KafkaError> {
+        self.consumer.resume(&one(place))
+    }
+
+    /// Commits the next offset to read, with what stands beside it, and waits for the answer.
+    ///
+    /// # Errors
+    /// It is not ours any more, or no broker answers.
+    pub fn commit(&self, place: &Place, offset: i64, metadata: &str) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::new();
+        let mut element = list.add_partition(&place.0, place.1);
+        element.set_offset(Offset::Offset(offset))?;
+        element.set_metadata(metadata);
+        self.consumer.commit(&list, CommitMode::Sync)
+    }
+
+    /// The group's metadata, if this member is in good standing: without a generation, offsets in
+    /// a transaction would not be fenced by the group.
+    #[must_use]
+    pub fn metadata(&self) -> Option<ConsumerGroupMetadata> {
+        ffi::is_group_member(self.consumer.client().native_ptr())
+            .then(|| self.consumer.group_metadata())
+            .flatten()
+    }
+
+    /// Why this client is of no use any more, if it is not: leave, and join anew.
+    #[must_use]
+    pub fn is_broken(&self) -> Option<String> {
+        self.consumer.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"))
+    }
+}
+
+fn one(place: &Place) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(&place.0, place.1);
+    list
+}
+
+/// Asks about a group without joining it, and about topics. On the subscribed consumer, asking for
+/// committed offsets has stalled for over 100 s after a broker's crash.
+pub struct Witness {
+    consumer: BaseConsumer<Quiet>,
+}
+
+/// What the brokers know of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The group's committed offset and what stands beside it.
+    pub committed: Option<(i64, String)>,
+    /// The first offset that the partition still holds.
+    pub log_start: i64,
+    /// The offset behind its last record.
+    pub log_end: i64,
+}
+
+impl Witness {
+    /// Makes the client.
+    ///
+    /// # Errors
+    /// No broker answers.
+    pub fn open(kafka: &config::Kafka, group: &str) -> Result<Self, Error> {
+        Ok(Self { consumer: client::consumer(&client::witness(kafka, group), Quiet)? })
+    }
+
+    /// Where the group stands on a partition.
+    ///
+    /// # Errors
+    /// No broker answers in time, or a transaction holds the offset: never a "no offset".
+    pub fn standing(&self, place: &Place) -> Result<Standing, KafkaError> {
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition_offset(&place.0, place.1, Offset::Invalid)?;
+        let list = self.consumer.committed_offsets(asked, COMMITTED_TIMEOUT)?;
+        let found = ffi::committed_offsets(&list).into_iter().next();
+        drop(list);
+        let (log_start, log_end) =
+            self.consumer.client().fetch_watermarks(&place.0, place.1, COMMITTED_TIMEOUT)?;
+        let committed = found.and_then(|found| found.offset.map(|offset| (offset, found.metadata)));
+        Ok(Standing { committed, log_start, log_end })
+    }
+
+    /// The cluster's id.
+    ///
+    /// # Errors
+    /// The brokers do not tell.
+    pub fn cluster_id(&self) -> Result<String, Error> {
+        let id = self.consumer.client().fetch_cluster_id(CALL_TIMEOUT);
+        id.ok_or_else(|| Error::Unexpected("the brokers do not tell their cluster id".to_owned()))
+    }
+
+    /// How many partitions a topic has.
+    ///
+    /// # Errors
+    /// There is no such topic, or no broker answers.
+    pub fn partition_count(&self, topic: &str) -> Result<i32, Error> {
+        let metadata = self
+            .consumer
+            .client()
+            .fetch_metadata(Some(topic), CALL_TIMEOUT)
+            .map_err(Error::call(format!("reading the metadata of {topic}")))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        match found.map_or(0, |found| found.partitions().len()) {
+            0 => Err(Error::NoTopic(topic.to_owned())),
+            count => i32::try_from(count)
+                .map_err(|_| Error::Unexpected(format!("{topic} has too many partitions"))),
+        }
+    }
+
+    /// The ids of topics, in order.
+    ///
+    /// # Errors
+    /// One does not exist, or no broker answers.
+    pub fn topic_ids(&self, topics: &[&str]) -> Result<Vec<uuid::Uuid>, Error> {
+        let ids = ffi::topic_ids(self.consumer.client().native_ptr(), topics, CALL_TIMEOUT)?;
+        let named = ids.into_iter().zip(topics);
+        named.map(|(id, topic)| id.ok_or_else(|| Error::NoTopic((*topic).to_owned()))).collect()
+    }
+}
