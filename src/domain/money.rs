@@ -51,10 +51,7 @@ impl Amount {
     /// A whole number of the currency's units, for limits and fees.
     #[must_use]
     pub fn whole(number: i32) -> Self {
-        Self(Decimal::from_i128_with_scale(
-            i128::from(number) * UNITS_PER_ONE,
-            SCALE,
-        ))
+        Self(Decimal::from_i128_with_scale(i128::from(number) * UNITS_PER_ONE, SCALE))
     }
 
     /// The amount of so many hundred-millionths; `None` beyond 28 digits.
@@ -114,11 +111,7 @@ impl Amount {
                 return Err(AmountError::TooLarge);
             }
         }
-        let signed = if digits.len() < text.len() {
-            -units
-        } else {
-            units
-        };
+        let signed = if digits.len() < text.len() { -units } else { units };
         Self::from_units(signed).ok_or(AmountError::TooLarge)
     }
 
@@ -224,10 +217,7 @@ impl Amount {
             return format!("{sign}{whole}");
         }
         let fraction = (units % one) / 10_u128.pow(SCALE - decimals);
-        format!(
-            "{sign}{whole}.{fraction:0width$}",
-            width = decimals as usize
-        )
+        format!("{sign}{whole}.{fraction:0width$}", width = decimals as usize)
     }
 }
 
@@ -291,10 +281,7 @@ pub struct Currency {
 
 impl Currency {
     /// The US dollar, which a new account is in unless it says otherwise.
-    pub const USD: Self = Self {
-        code: *b"USD",
-        decimals: 2,
-    };
+    pub const USD: Self = Self { code: *b"USD", decimals: 2 };
 
     /// Looks a code up; `None` if it is unknown or not in upper case.
     #[must_use]
@@ -308,10 +295,7 @@ impl Currency {
         }
         let decimals = iso_currency::Currency::from_code(code)?.exponent()?;
         let decimals = u8::try_from(decimals).ok()?;
-        (u32::from(decimals) <= SCALE).then_some(Self {
-            code: bytes,
-            decimals,
-        })
+        (u32::from(decimals) <= SCALE).then_some(Self { code: bytes, decimals })
     }
 
     /// The three letters.
@@ -386,24 +370,12 @@ mod tests {
         assert_eq!(amount("150.00"), amount("150"));
         assert_eq!(amount("-0.00000001").units(), -1);
         assert_eq!(amount("1.5000000000000000"), amount("1.5"));
-        assert_eq!(
-            amount("99999999999999999999.99999999").units(),
-            UNITS_END - 1
-        );
-        for text in [
-            "", "-", "1.", ".5", "1e3", "+1", " 1", "1,5", "NaN", "--1", "0x1", "١",
-        ] {
-            assert_eq!(
-                Amount::parse(text),
-                Err(AmountError::NotANumber),
-                "{text:?}"
-            );
+        assert_eq!(amount("99999999999999999999.99999999").units(), UNITS_END - 1);
+        for text in ["", "-", "1.", ".5", "1e3", "+1", " 1", "1,5", "NaN", "--1", "0x1", "١"] {
+            assert_eq!(Amount::parse(text), Err(AmountError::NotANumber), "{text:?}");
         }
         assert_eq!(Amount::parse("0.000000001"), Err(AmountError::TooFine));
-        assert_eq!(
-            Amount::parse("100000000000000000000"),
-            Err(AmountError::TooLarge)
-        );
+        assert_eq!(Amount::parse("100000000000000000000"), Err(AmountError::TooLarge));
         assert_eq!(Amount::parse(&"9".repeat(500)), Err(AmountError::TooLarge));
     }
 
@@ -437,10 +409,7 @@ mod tests {
         flipped[1] = 0x80;
         assert_eq!(Amount::from_be_bytes(&flipped), Err(AmountError::TooLarge));
         assert_eq!(Amount::from_be_bytes(&[]), Err(AmountError::Empty));
-        assert_eq!(
-            Amount::from_be_bytes(&[0x7f; 16]),
-            Err(AmountError::TooLarge)
-        );
+        assert_eq!(Amount::from_be_bytes(&[0x7f; 16]), Err(AmountError::TooLarge));
     }
 
     #[test]

@@ -68,17 +68,13 @@ impl Decider for Account {
 impl Account {
     fn create(&self, command: &CreateAccount) -> Result<Vec<Event>, Rejection> {
         let account_type = AccountType::parse(&command.account_type).ok_or_else(|| {
-            Rejection::InvalidAccountType {
-                account_type: command.account_type.clone(),
-            }
+            Rejection::InvalidAccountType { account_type: command.account_type.clone() }
         })?;
         if command.user_id.trim().is_empty() {
             return Err(Rejection::MissingUser);
         }
-        let currency =
-            Currency::parse(&command.currency).ok_or_else(|| Rejection::InvalidCurrency {
-                currency: command.currency.clone(),
-            })?;
+        let currency = Currency::parse(&command.currency)
+            .ok_or_else(|| Rejection::InvalidCurrency { currency: command.currency.clone() })?;
         check_form("initial_deposit", command.initial_deposit, currency)?;
         if command.initial_deposit < minimum_deposit() {
             return Err(Rejection::MinimumDeposit {
@@ -181,12 +177,9 @@ impl Account {
 
     /// Works in any status: money that was refused elsewhere must not be stranded by a freeze.
     fn reverse(&self, command: &ReverseTransfer) -> Result<Vec<Event>, Rejection> {
-        let sent =
-            self.under_way
-                .get(&command.transfer_id)
-                .ok_or_else(|| Rejection::TransferNotOpen {
-                    transfer_id: command.transfer_id.clone(),
-                })?;
+        let sent = self.under_way.get(&command.transfer_id).ok_or_else(|| {
+            Rejection::TransferNotOpen { transfer_id: command.transfer_id.clone() }
+        })?;
         let balance_after = self.balance.checked_add(sent.total());
         Ok(vec![Event::TransferReversed(TransferReversed {
             user_id: self.user_id.clone(),
@@ -263,15 +256,11 @@ impl Account {
             .ok()
             .and_then(|id| context.stream.sequence_of(id));
         if !sequence.is_some_and(|sequence| (1..=context.version).contains(&sequence)) {
-            return Err(Rejection::UnknownEvent {
-                event_id: command.compensates_event_id.clone(),
-            });
+            return Err(Rejection::UnknownEvent { event_id: command.compensates_event_id.clone() });
         }
         check_form("amount", command.amount, self.currency)?;
         if command.amount.is_zero() {
-            return Err(Rejection::NonPositiveAmount {
-                amount: command.amount,
-            });
+            return Err(Rejection::NonPositiveAmount { amount: command.amount });
         }
         // Too little money comes before the account's status, too much after it.
         let reduced = if command.amount.is_negative() {
@@ -296,11 +285,7 @@ impl Account {
     }
 
     fn check_active(&self) -> Result<(), Rejection> {
-        if self.status == Status::Active {
-            Ok(())
-        } else {
-            Err(Rejection::AccountInactive)
-        }
+        if self.status == Status::Active { Ok(()) } else { Err(Rejection::AccountInactive) }
     }
 
     /// What holds for every amount that a client moves.
@@ -326,31 +311,22 @@ impl Account {
     fn balance_without(&self, amount: Amount, fee: Amount) -> Result<Amount, Rejection> {
         let requested = amount.checked_add(fee).ok_or(Rejection::LimitExceeded)?;
         let balance = self.balance.checked_sub(requested);
-        balance
-            .filter(|balance| !balance.is_negative())
-            .ok_or(Rejection::InsufficientFunds {
-                available: self.balance,
-                requested,
-                currency: self.currency,
-            })
+        balance.filter(|balance| !balance.is_negative()).ok_or(Rejection::InsufficientFunds {
+            available: self.balance,
+            requested,
+            currency: self.currency,
+        })
     }
 }
 
 fn check_positive(amount: Amount) -> Result<(), Rejection> {
-    if amount.is_positive() {
-        Ok(())
-    } else {
-        Err(Rejection::NonPositiveAmount { amount })
-    }
+    if amount.is_positive() { Ok(()) } else { Err(Rejection::NonPositiveAmount { amount }) }
 }
 
 /// Refuses an amount that its currency cannot express, or that is longer than amounts may be.
 fn check_form(field: &'static str, amount: Amount, currency: Currency) -> Result<(), Rejection> {
     let reason = if amount.decimals() > currency.decimals() {
-        format!(
-            "has more decimals than {currency}, which has {}",
-            currency.decimals()
-        )
+        format!("has more decimals than {currency}, which has {}", currency.decimals())
     } else if !amount.fits_whole_digits(AMOUNT_WHOLE_DIGITS_MAX) {
         format!("has more than {AMOUNT_WHOLE_DIGITS_MAX} digits before the point")
     } else {

@@ -40,14 +40,9 @@ impl AccountType {
     /// Reads a type in any case; `None` if it is none.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [
-            Self::Checking,
-            Self::Savings,
-            Self::Business,
-            Self::Investment,
-        ]
-        .into_iter()
-        .find(|known| known.as_str().eq_ignore_ascii_case(text))
+        [Self::Checking, Self::Savings, Self::Business, Self::Investment]
+            .into_iter()
+            .find(|known| known.as_str().eq_ignore_ascii_case(text))
     }
 
     /// The name as it is stored: upper case.

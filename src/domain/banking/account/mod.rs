@@ -30,10 +30,7 @@ use crate::domain::money::Amount;
 use crate::kernel::stream::AggregateName;
 
 /// What accounts are called.
-pub const NAME: AggregateName = AggregateName {
-    domain: "banking",
-    aggregate: "account",
-};
+pub const NAME: AggregateName = AggregateName { domain: "banking", aggregate: "account" };
 
 /// The least that an account is opened with.
 #[must_use]

@@ -167,17 +167,9 @@ impl Bank {
         let mut held: BTreeMap<Currency, i128> = BTreeMap::new();
         for (account, _) in self.accounts.values() {
             assert!(!account.balance.is_negative());
-            let under_way: i128 = account
-                .under_way
-                .values()
-                .map(|sent| sent.amount.units())
-                .sum();
+            let under_way: i128 = account.under_way.values().map(|sent| sent.amount.units()).sum();
             *held.entry(account.currency).or_default() += account.balance.units() + under_way;
-            let total: i128 = account
-                .under_way
-                .values()
-                .map(|sent| sent.total().units())
-                .sum();
+            let total: i128 = account.under_way.values().map(|sent| sent.total().units()).sum();
             assert_eq!(account.under_way_total.units(), total);
         }
         held.retain(|_, units| *units != 0);

@@ -122,10 +122,7 @@ impl decider::Rejection for Rejection {
             Self::InvalidCurrency { currency } => {
                 format!("{currency:?} is not an ISO 4217 currency code in upper case.")
             }
-            Self::MinimumDeposit {
-                initial_deposit,
-                currency,
-            } => format!(
+            Self::MinimumDeposit { initial_deposit, currency } => format!(
                 "The first deposit must be at least {} {currency}, not {}.",
                 currency.format(super::minimum_deposit()),
                 currency.format(*initial_deposit)
@@ -137,11 +134,7 @@ impl decider::Rejection for Rejection {
                 "The amount must not be zero.".to_owned()
             }
             Self::NonPositiveAmount { .. } => "The amount must be above zero.".to_owned(),
-            Self::InsufficientFunds {
-                available,
-                requested,
-                currency,
-            } => format!(
+            Self::InsufficientFunds { available, requested, currency } => format!(
                 "The balance of {} {currency} does not cover {} {currency}.",
                 currency.format(*available),
                 currency.format(*requested)
@@ -162,10 +155,9 @@ impl decider::Rejection for Rejection {
             Self::TransferNotOpen { transfer_id } => {
                 format!("No open transfer {transfer_id:?} was sent from this account.")
             }
-            Self::BalanceNotZero { balance, currency } => format!(
-                "The account still holds {} {currency}.",
-                currency.format(*balance)
-            ),
+            Self::BalanceNotZero { balance, currency } => {
+                format!("The account still holds {} {currency}.", currency.format(*balance))
+            }
             Self::TransferPending => "A transfer from this account has not arrived yet.".to_owned(),
             Self::UnknownEvent { event_id } => {
                 format!("This account has no event {event_id:?}.")
@@ -180,26 +172,18 @@ impl decider::Rejection for Rejection {
                 vec![("account_type", account_type.clone())]
             }
             Self::InvalidCurrency { currency } => vec![("currency", currency.clone())],
-            Self::MinimumDeposit {
-                initial_deposit,
-                currency,
-            } => vec![
+            Self::MinimumDeposit { initial_deposit, currency } => vec![
                 ("minimum", currency.format(super::minimum_deposit())),
                 ("initial_deposit", currency.format(*initial_deposit)),
             ],
             Self::NonPositiveAmount { amount } => vec![("amount", amount.to_string())],
-            Self::InsufficientFunds {
-                available,
-                requested,
-                currency,
-            } => vec![
+            Self::InsufficientFunds { available, requested, currency } => vec![
                 ("available", currency.format(*available)),
                 ("requested", currency.format(*requested)),
             ],
-            Self::CurrencyMismatch { expected, actual } => vec![
-                ("expected", expected.to_string()),
-                ("actual", actual.clone()),
-            ],
+            Self::CurrencyMismatch { expected, actual } => {
+                vec![("expected", expected.to_string()), ("actual", actual.clone())]
+            }
             Self::TransferNotOpen { transfer_id } => vec![("transfer_id", transfer_id.clone())],
             Self::BalanceNotZero { balance, currency } => {
                 vec![("balance", currency.format(*balance))]

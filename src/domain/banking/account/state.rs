@@ -140,8 +140,7 @@ impl Account {
         }
         let until = at.plus_seconds(RECEIVED_REMEMBERED_SECONDS);
         self.received.insert(transfer_id.to_owned(), until);
-        self.received_by_time
-            .insert((until, transfer_id.to_owned()), ());
+        self.received_by_time.insert((until, transfer_id.to_owned()), ());
     }
 }
 

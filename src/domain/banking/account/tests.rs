@@ -38,10 +38,7 @@ fn opened(deposit: &str) -> Event {
 }
 
 fn deposit(text: &str) -> Command {
-    Command::Deposit(Deposit {
-        amount: amount(text),
-        reference: Some("pay".to_owned()),
-    })
+    Command::Deposit(Deposit { amount: amount(text), reference: Some("pay".to_owned()) })
 }
 
 fn deposited(text: &str, after: &str) -> Event {
@@ -55,10 +52,7 @@ fn deposited(text: &str, after: &str) -> Event {
 }
 
 fn withdraw(text: &str) -> Command {
-    Command::Withdraw(Withdraw {
-        amount: amount(text),
-        reference: None,
-    })
+    Command::Withdraw(Withdraw { amount: amount(text), reference: None })
 }
 
 fn withdrawn(text: &str, fee: &str, after: &str) -> Event {
@@ -144,10 +138,7 @@ fn reversed(text: &str, fee: &str, after: &str) -> Event {
 }
 
 fn settle(transfer_id: String) -> Command {
-    Command::SettleTransfer(SettleTransfer {
-        transfer_id,
-        to_account_id: "other".to_owned(),
-    })
+    Command::SettleTransfer(SettleTransfer { transfer_id, to_account_id: "other".to_owned() })
 }
 
 fn settled(text: &str) -> Event {
@@ -161,9 +152,7 @@ fn settled(text: &str) -> Event {
 }
 
 fn freeze() -> Command {
-    Command::FreezeAccount(FreezeAccount {
-        reason: Some("fraud".to_owned()),
-    })
+    Command::FreezeAccount(FreezeAccount { reason: Some("fraud".to_owned()) })
 }
 
 fn frozen() -> Event {
@@ -236,9 +225,7 @@ fn too_poor(available: &str, requested: &str) -> Rejection {
 #[test]
 fn opens_an_account_of_any_type_in_any_case() {
     given::<Account>([])
-        .when(create(|command| {
-            command.account_type = "sAvInGs".to_owned()
-        }))
+        .when(create(|command| command.account_type = "sAvInGs".to_owned()))
         .then([opened_as(AccountType::Savings, "100", "USD")]);
     for name in ["CHECKING", "SAVINGS", "BUSINESS", "INVESTMENT"] {
         assert_eq!(AccountType::parse(name).unwrap().as_str(), name);
@@ -256,55 +243,41 @@ fn refuses_an_opening_in_the_promised_order() {
     let given_one = || given::<Account>([opened("100")]);
     given_one()
         .when(create(worst))
-        .then_rejected(Rejection::InvalidAccountType {
-            account_type: "GOLD".to_owned(),
-        });
+        .then_rejected(Rejection::InvalidAccountType { account_type: "GOLD".to_owned() });
     let next = |command: &mut CreateAccount| {
         worst(command);
         command.account_type = "business".to_owned();
     };
-    given_one()
-        .when(create(next))
-        .then_rejected(Rejection::MissingUser);
+    given_one().when(create(next)).then_rejected(Rejection::MissingUser);
     let next = |command: &mut CreateAccount| {
         next(command);
         command.user_id = "user-2".to_owned();
     };
     given_one()
         .when(create(next))
-        .then_rejected(Rejection::InvalidCurrency {
-            currency: "usd".to_owned(),
-        });
+        .then_rejected(Rejection::InvalidCurrency { currency: "usd".to_owned() });
     let next = |command: &mut CreateAccount| {
         next(command);
         command.currency = "EUR".to_owned();
     };
-    given_one()
-        .when(create(next))
-        .then_rejected(Rejection::InvalidField {
-            field: "initial_deposit",
-            reason: "has more decimals than EUR, which has 2".to_owned(),
-        });
+    given_one().when(create(next)).then_rejected(Rejection::InvalidField {
+        field: "initial_deposit",
+        reason: "has more decimals than EUR, which has 2".to_owned(),
+    });
     let next = |command: &mut CreateAccount| {
         next(command);
         command.initial_deposit = amount("99.99");
     };
-    given_one()
-        .when(create(next))
-        .then_rejected(Rejection::MinimumDeposit {
-            initial_deposit: amount("99.99"),
-            currency: Currency::parse("EUR").unwrap(),
-        });
-    given_one()
-        .when(create(|_| ()))
-        .then_rejected(Rejection::AccountExists);
+    given_one().when(create(next)).then_rejected(Rejection::MinimumDeposit {
+        initial_deposit: amount("99.99"),
+        currency: Currency::parse("EUR").unwrap(),
+    });
+    given_one().when(create(|_| ())).then_rejected(Rejection::AccountExists);
 }
 
 #[test]
 fn an_id_is_used_up_even_when_its_account_is_closed() {
-    given::<Account>(past_of_closed())
-        .when(create(|_| ()))
-        .then_rejected(Rejection::AccountExists);
+    given::<Account>(past_of_closed()).when(create(|_| ())).then_rejected(Rejection::AccountExists);
 }
 
 #[test]
@@ -322,17 +295,13 @@ fn nothing_but_an_opening_works_without_an_account() {
         correct(1, "1"),
     ];
     for command in all {
-        given::<Account>([])
-            .when(command)
-            .then_rejected(Rejection::AccountNotFound);
+        given::<Account>([]).when(command).then_rejected(Rejection::AccountNotFound);
     }
 }
 
 #[test]
 fn pays_in() {
-    given::<Account>([opened("100")])
-        .when(deposit("0.01"))
-        .then([deposited("0.01", "100.01")]);
+    given::<Account>([opened("100")]).when(deposit("0.01")).then([deposited("0.01", "100.01")]);
 }
 
 #[test]
@@ -347,20 +316,14 @@ fn amounts_have_a_form() {
     };
     for make in [deposit, withdraw, transfer, |text: &str| correct(1, text)] {
         let given_one = || given::<Account>([opened("100"), frozen()]);
-        given_one()
-            .when(make("-0.001"))
-            .then_rejected(finer.clone());
-        given_one()
-            .when(make("1000000000000000"))
-            .then_rejected(longer.clone());
+        given_one().when(make("-0.001")).then_rejected(finer.clone());
+        given_one().when(make("1000000000000000")).then_rejected(longer.clone());
     }
     let yen = opened_as(AccountType::Checking, "1000", "JPY");
-    given::<Account>([yen.clone()])
-        .when(deposit("1.5"))
-        .then_rejected(Rejection::InvalidField {
-            field: "amount",
-            reason: "has more decimals than JPY, which has 0".to_owned(),
-        });
+    given::<Account>([yen.clone()]).when(deposit("1.5")).then_rejected(Rejection::InvalidField {
+        field: "amount",
+        reason: "has more decimals than JPY, which has 0".to_owned(),
+    });
     let state = given::<Account>([yen]).when(deposit("5.000")).state();
     assert_eq!(state.balance, amount("1005"));
     assert!(longer.is_malformed() && !Rejection::AccountExists.is_malformed());
@@ -372,9 +335,7 @@ fn moves_only_positive_amounts() {
         for text in ["0", "-1"] {
             given::<Account>([opened("100"), frozen()])
                 .when(make(text))
-                .then_rejected(Rejection::NonPositiveAmount {
-                    amount: amount(text),
-                });
+                .then_rejected(Rejection::NonPositiveAmount { amount: amount(text) });
         }
     }
 }
@@ -397,22 +358,20 @@ fn a_balance_stops_at_18_digits_and_counts_what_is_under_way() {
     given::<Account>(almost.clone())
         .when(deposit("0.01"))
         .then([deposited("0.01", "999999999999999999.99")]);
-    given::<Account>(almost.clone())
-        .when(deposit("0.02"))
-        .then_rejected(Rejection::LimitExceeded);
+    given::<Account>(almost.clone()).when(deposit("0.02")).then_rejected(Rejection::LimitExceeded);
     given::<Account>(almost.clone())
         .when(correct(1, "0.02"))
         .then_rejected(Rejection::LimitExceeded);
-    given::<Account>(almost.clone())
-        .when(receive(|_| ()))
-        .then_rejected(Rejection::LimitExceeded);
+    given::<Account>(almost.clone()).when(receive(|_| ())).then_rejected(Rejection::LimitExceeded);
     let sent = transferred("1000", "2", "999999999999998997.98");
     given::<Account>([almost[0].clone(), sent.clone(), almost[1].clone()])
         .when(deposit("0.01"))
         .then_rejected(Rejection::LimitExceeded);
-    given::<Account>([almost[0].clone(), sent])
-        .when(reverse(transfer_id()))
-        .then([reversed("1000", "2", "999999999999999999.98")]);
+    given::<Account>([almost[0].clone(), sent]).when(reverse(transfer_id())).then([reversed(
+        "1000",
+        "2",
+        "999999999999999999.98",
+    )]);
 }
 
 #[test]
@@ -424,9 +383,7 @@ fn pays_out_for_a_fee_only_from_large_savings() {
     given::<Account>([savings])
         .when(withdraw("1000.01"))
         .then([withdrawn("1000.01", "5", "3994.99")]);
-    given::<Account>([opened("5000")])
-        .when(withdraw("5000"))
-        .then([withdrawn("5000", "0", "0")]);
+    given::<Account>([opened("5000")]).when(withdraw("5000")).then([withdrawn("5000", "0", "0")]);
 }
 
 #[test]
@@ -443,15 +400,9 @@ fn never_pays_out_more_than_there_is() {
     let rejection = too_poor("100", "100.01");
     assert_eq!(
         rejection.details(),
-        [
-            ("available", "100.00".to_owned()),
-            ("requested", "100.01".to_owned())
-        ]
+        [("available", "100.00".to_owned()), ("requested", "100.01".to_owned())]
     );
-    assert_eq!(
-        rejection.message(),
-        "The balance of 100.00 USD does not cover 100.01 USD."
-    );
+    assert_eq!(rejection.message(), "The balance of 100.00 USD does not cover 100.01 USD.");
 }
 
 #[test]
@@ -482,12 +433,8 @@ fn sends_nothing_to_itself() {
 
 #[test]
 fn receives_a_transfer_once() {
-    given::<Account>([opened("100")])
-        .when(receive(|_| ()))
-        .then([received("150")]);
-    given::<Account>([opened("100"), received("150")])
-        .when(receive(|_| ()))
-        .then_nothing();
+    given::<Account>([opened("100")]).when(receive(|_| ())).then([received("150")]);
+    given::<Account>([opened("100"), received("150")]).when(receive(|_| ())).then_nothing();
 }
 
 #[test]
@@ -548,21 +495,15 @@ fn receives_only_its_own_currency() {
         });
     given::<Account>([opened("100")])
         .when(receive(|command| command.amount = amount("-1")))
-        .then_rejected(Rejection::NonPositiveAmount {
-            amount: amount("-1"),
-        });
+        .then_rejected(Rejection::NonPositiveAmount { amount: amount("-1") });
 }
 
 #[test]
 fn gives_a_refused_transfer_back_with_its_fee_once() {
     let past = [opened("100"), transferred("98", "2", "0")];
     let back = reversed("98", "2", "100");
-    given::<Account>(past.clone())
-        .when(reverse(transfer_id()))
-        .then([back.clone()]);
-    let state = given::<Account>(past.clone())
-        .when(reverse(transfer_id()))
-        .state();
+    given::<Account>(past.clone()).when(reverse(transfer_id())).then([back.clone()]);
+    let state = given::<Account>(past.clone()).when(reverse(transfer_id())).state();
     assert_eq!(state.under_way_total, Amount::ZERO);
     let not_open = |transfer_id: String| Rejection::TransferNotOpen { transfer_id };
     given::<Account>([past[0].clone(), past[1].clone(), back])
@@ -586,12 +527,8 @@ fn a_frozen_account_gets_its_refused_transfer_back() {
 #[test]
 fn settles_a_transfer_once_and_moves_no_money() {
     let past = [opened("100"), transferred("50", "2", "48")];
-    given::<Account>(past.clone())
-        .when(settle(transfer_id()))
-        .then([settled("50")]);
-    let state = given::<Account>(past.clone())
-        .when(settle(transfer_id()))
-        .state();
+    given::<Account>(past.clone()).when(settle(transfer_id())).then([settled("50")]);
+    let state = given::<Account>(past.clone()).when(settle(transfer_id())).state();
     assert!(state.under_way.is_empty());
     assert_eq!(state.balance, amount("48"));
     given::<Account>([past[0].clone(), past[1].clone(), settled("50")])
@@ -601,54 +538,36 @@ fn settles_a_transfer_once_and_moves_no_money() {
 
 #[test]
 fn freezes_and_unfreezes() {
-    given::<Account>([opened("100")])
-        .when(freeze())
-        .then([frozen()]);
-    given::<Account>([opened("100"), frozen()])
-        .when(freeze())
-        .then_nothing();
-    given::<Account>([opened("100"), frozen()])
-        .when(unfreeze())
-        .then([unfrozen()]);
-    given::<Account>([opened("100")])
-        .when(unfreeze())
-        .then_nothing();
+    given::<Account>([opened("100")]).when(freeze()).then([frozen()]);
+    given::<Account>([opened("100"), frozen()]).when(freeze()).then_nothing();
+    given::<Account>([opened("100"), frozen()]).when(unfreeze()).then([unfrozen()]);
+    given::<Account>([opened("100")]).when(unfreeze()).then_nothing();
     for command in [freeze(), unfreeze()] {
-        given::<Account>(past_of_closed())
-            .when(command)
-            .then_rejected(Rejection::AccountInactive);
+        given::<Account>(past_of_closed()).when(command).then_rejected(Rejection::AccountInactive);
     }
 }
 
 #[test]
 fn closes_only_what_is_empty_and_still() {
-    given::<Account>([opened("100")])
-        .when(close())
-        .then_rejected(Rejection::BalanceNotZero {
-            balance: amount("100"),
-            currency: Currency::USD,
-        });
+    given::<Account>([opened("100")]).when(close()).then_rejected(Rejection::BalanceNotZero {
+        balance: amount("100"),
+        currency: Currency::USD,
+    });
     let emptied = [opened("100"), transferred("98", "2", "0")];
-    given::<Account>(emptied.clone())
-        .when(close())
-        .then_rejected(Rejection::TransferPending);
+    given::<Account>(emptied.clone()).when(close()).then_rejected(Rejection::TransferPending);
     given::<Account>([emptied[0].clone(), emptied[1].clone(), settled("98")])
         .when(close())
         .then([closed()]);
     given::<Account>([opened("100"), withdrawn("100", "0", "0"), frozen()])
         .when(close())
         .then([closed()]);
-    given::<Account>(past_of_closed())
-        .when(close())
-        .then_nothing();
+    given::<Account>(past_of_closed()).when(close()).then_nothing();
 }
 
 #[test]
 fn corrects_an_earlier_event_of_its_own() {
     let past = [opened("100"), deposited("50", "150")];
-    given::<Account>(past.clone())
-        .when(correct(2, "-150"))
-        .then([corrected(2, "-150", "0")]);
+    given::<Account>(past.clone()).when(correct(2, "-150")).then([corrected(2, "-150", "0")]);
     given::<Account>([past[0].clone(), past[1].clone(), frozen()])
         .when(correct(1, "7.5"))
         .then([corrected(1, "7.5", "157.5")]);
@@ -657,9 +576,7 @@ fn corrects_an_earlier_event_of_its_own() {
         .then_rejected(too_poor("150", "150.01"));
     given::<Account>(past)
         .when(correct(2, "0"))
-        .then_rejected(Rejection::NonPositiveAmount {
-            amount: Amount::ZERO,
-        });
+        .then_rejected(Rejection::NonPositiveAmount { amount: Amount::ZERO });
     given::<Account>(past_of_closed())
         .when(correct(1, "1"))
         .then_rejected(Rejection::AccountInactive);
@@ -669,10 +586,8 @@ fn corrects_an_earlier_event_of_its_own() {
 fn corrects_no_event_that_is_not_there() {
     for sequence in [0, 2, 1 << 39] {
         let command = correct(sequence, "0");
-        let Command::CorrectEntry(CorrectEntry {
-            compensates_event_id: event_id,
-            ..
-        }) = command.clone()
+        let Command::CorrectEntry(CorrectEntry { compensates_event_id: event_id, .. }) =
+            command.clone()
         else {
             unreachable!("it is one");
         };
@@ -686,18 +601,12 @@ fn corrects_no_event_that_is_not_there() {
             amount: amount("1"),
             reason: None,
         }))
-        .then_rejected(Rejection::UnknownEvent {
-            event_id: "the last one".to_owned(),
-        });
+        .then_rejected(Rejection::UnknownEvent { event_id: "the last one".to_owned() });
 }
 
 #[test]
 fn only_the_process_manager_may_finish_transfers() {
-    for command in [
-        receive(|_| ()),
-        reverse(transfer_id()),
-        settle(transfer_id()),
-    ] {
+    for command in [receive(|_| ()), reverse(transfer_id()), settle(transfer_id())] {
         assert!(Account::is_internal(&command));
     }
     for command in [transfer("1"), deposit("1"), close(), create(|_| ())] {

@@ -1,0 +1,1 @@
+//! A client to any Confluent-compatible schema registry.

@@ -1,0 +1,257 @@
+//! Results: [`CommandResult`] <-> `millrace.CommandResult` in Avro, one record for all domains.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use serde::de::{MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_bytes::ByteArray;
+use uuid::Uuid;
+
+use super::schemas::Schemas;
+use super::{avro, compiled};
+use crate::kernel::codec::CodecError;
+use crate::kernel::result::{CommandResult, Outcome};
+use crate::kernel::stream::Kind;
+use crate::kernel::time::Timestamp;
+
+const RECORD: &str = "millrace.CommandResult";
+
+/// The record's schema.
+pub const SOURCE: compiled::Source = compiled::Source {
+    record: RECORD,
+    version: 1,
+    kind: Kind::Results,
+    text: include_str!("../../schemas/millrace/CommandResult.avsc"),
+};
+
+static CURRENT: LazyLock<Option<usize>> = LazyLock::new(|| compiled::current(RECORD));
+
+/// The record as it is written, field by field in the schema's order.
+#[derive(Serialize)]
+struct Written<'a> {
+    command_id: &'a str,
+    aggregate_id: &'a str,
+    outcome: Symbol,
+    code: Option<&'a str>,
+    message: Option<&'a str>,
+    retryable: bool,
+    details: WrittenDetails<'a>,
+    content_hash: &'a ByteArray<32>,
+    first_sequence: Option<i64>,
+    last_sequence: Option<i64>,
+    version: i64,
+    decided_at: i64,
+    duplicate: bool,
+    consistency_token: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Read {
+    command_id: String,
+    aggregate_id: String,
+    outcome: Symbol,
+    code: Option<String>,
+    message: Option<String>,
+    retryable: bool,
+    details: ReadDetails,
+    content_hash: ByteArray<32>,
+    first_sequence: Option<i64>,
+    last_sequence: Option<i64>,
+    version: i64,
+    decided_at: i64,
+    duplicate: bool,
+    consistency_token: String,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum Symbol {
+    Accepted,
+    Rejected,
+    Failed,
+}
+
+struct WrittenDetails<'a>(&'a [(String, String)]);
+struct ReadDetails(Vec<(String, String)>);
+
+impl Serialize for WrittenDetails<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, text) in self.0 {
+            map.serialize_entry(name, text)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for ReadDetails {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = ReadDetails;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ReadDetails, A::Error> {
+                let mut details = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    details.push(entry);
+                }
+                details.sort();
+                Ok(ReadDetails(details))
+            }
+        }
+
+        deserializer.deserialize_map(Pairs)
+    }
+}
+
+/// Appends a result's wire form.
+///
+/// # Errors
+/// Its schema has no id yet, or a number is beyond Avro's.
+pub fn encode(
+    schemas: &Schemas,
+    result: &CommandResult,
+    value: &mut Vec<u8>,
+) -> Result<(), CodecError> {
+    let unencodable = |reason: String| CodecError::Unencodable { what: RECORD, reason };
+    let own = CURRENT.and_then(|own| Some((own, schemas.own_id(own)?)));
+    let Some((own, id)) = own else {
+        let reason = "its schema has no id yet: run `millrace schemas register`".to_owned();
+        return Err(unencodable(reason));
+    };
+    let long = |number: u64| {
+        i64::try_from(number).map_err(|_| unencodable(format!("{number} is no Avro long")))
+    };
+    let mut text = Uuid::encode_buffer();
+    let written = Written {
+        command_id: result.command_id.hyphenated().encode_lower(&mut text),
+        aggregate_id: &result.aggregate_id,
+        outcome: match result.outcome {
+            Outcome::Accepted => Symbol::Accepted,
+            Outcome::Rejected => Symbol::Rejected,
+            Outcome::Failed => Symbol::Failed,
+        },
+        code: result.code.as_deref(),
+        message: result.message.as_deref(),
+        retryable: result.retryable,
+        details: WrittenDetails(&result.details),
+        content_hash: &ByteArray::new(result.content_hash),
+        first_sequence: result.first_sequence.map(long).transpose()?,
+        last_sequence: result.last_sequence.map(long).transpose()?,
+        version: long(result.version)?,
+        decided_at: result.decided_at.0,
+        duplicate: result.duplicate,
+        consistency_token: &result.consistency_token,
+    };
+    avro::encode(id, &compiled::all()[own].schema, &written, value).map_err(unencodable)
+}
+
+/// Reads a result.
+///
+/// # Errors
+/// Its schema is not known here, or the bytes are corrupt.
+pub fn decode(schemas: &Schemas, value: &[u8]) -> Result<CommandResult, CodecError> {
+    let corrupt = |reason: String| CodecError::Corrupt { what: RECORD, reason };
+    let Some((id, datum)) = avro::split(value) else {
+        return Err(corrupt("it is not in the registry's wire format".to_owned()));
+    };
+    let writer = schemas.writer(id)?;
+    if writer.record != RECORD {
+        return Err(corrupt(format!("it is a {}", writer.record)));
+    }
+    let read: Read = avro::decode(&writer.schema, datum).map_err(corrupt)?;
+    let count =
+        |number: i64| u64::try_from(number).map_err(|_| corrupt(format!("{number} is below zero")));
+    Ok(CommandResult {
+        command_id: Uuid::parse_str(&read.command_id)
+            .map_err(|_| corrupt(format!("{:?} is no command id", read.command_id)))?,
+        aggregate_id: read.aggregate_id,
+        outcome: match read.outcome {
+            Symbol::Accepted => Outcome::Accepted,
+            Symbol::Rejected => Outcome::Rejected,
+            Symbol::Failed => Outcome::Failed,
+        },
+        code: read.code,
+        message: read.message,
+        retryable: read.retryable,
+        details: read.details.0,
+        content_hash: read.content_hash.into_array(),
+        first_sequence: read.first_sequence.map(count).transpose()?,
+        last_sequence: read.last_sequence.map(count).transpose()?,
+        version: count(read.version)?,
+        decided_at: Timestamp(read.decided_at),
+        duplicate: read.duplicate,
+        consistency_token: read.consistency_token,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result() -> CommandResult {
+        CommandResult {
+            command_id: Uuid::from_u128(7),
+            aggregate_id: "acc-1".to_owned(),
+            outcome: Outcome::Rejected,
+            code: Some("InsufficientFunds".to_owned()),
+            message: Some("The balance does not cover it.".to_owned()),
+            retryable: true,
+            details: vec![
+                ("available".to_owned(), "1.00".to_owned()),
+                ("requested".to_owned(), "2.00".to_owned()),
+            ],
+            content_hash: [0xab; 32],
+            first_sequence: None,
+            last_sequence: None,
+            version: 3,
+            decided_at: Timestamp(1_767_225_600_000_001),
+            duplicate: false,
+            consistency_token: "token".to_owned(),
+        }
+    }
+
+    #[test]
+    fn reads_back_what_it_writes() {
+        let schemas = Schemas::numbered_from(1);
+        let accepted = CommandResult {
+            outcome: Outcome::Accepted,
+            code: None,
+            message: None,
+            details: Vec::new(),
+            first_sequence: Some(4),
+            last_sequence: Some(5),
+            version: 5,
+            duplicate: true,
+            ..result()
+        };
+        let failed = CommandResult { outcome: Outcome::Failed, ..result() };
+        for result in [result(), accepted, failed] {
+            let mut value = b"before".to_vec();
+            encode(&schemas, &result, &mut value).unwrap();
+            assert_eq!(decode(&schemas, &value[6..]), Ok(result));
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        let schemas = Schemas::numbered_from(1);
+        let mut value = Vec::new();
+        let beyond = CommandResult { version: u64::MAX, ..result() };
+        assert!(encode(&schemas, &beyond, &mut value).is_err());
+        assert!(encode(&Schemas::default(), &result(), &mut value).is_err());
+        assert!(value.is_empty());
+        encode(&schemas, &result(), &mut value).unwrap();
+        assert!(matches!(decode(&Schemas::default(), &value), Err(CodecError::UnknownSchema(_))));
+        for broken in [&value[..value.len() - 1], &value[..4], &[&value[..], &[0]].concat()] {
+            assert!(matches!(decode(&schemas, broken), Err(CodecError::Corrupt { .. })));
+        }
+    }
+}
