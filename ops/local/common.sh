@@ -4,6 +4,16 @@
 set -euo pipefail
 export LC_ALL=C.UTF-8
 
+# A shell without job control starts `ops/demo &` with SIGINT ignored, and bash can never trap what was
+# ignored when it began: begin again with the default, so that SIGINT stops us in any case.
+if [[ -z ${SIGINT_IS_RESET:-} && -r /proc/$$/status ]] && env --default-signal=INT true 2>/dev/null; then
+  ignored=$(grep SigIgn: /proc/$$/status)
+  if ((16#${ignored##*[[:space:]]} & 2)); then
+    SIGINT_IS_RESET=1 exec env --default-signal=INT bash "$0" "$@"
+  fi
+fi
+unset SIGINT_IS_RESET ignored
+
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 LOCAL=$REPO/ops/local
 # shellcheck source=ops/local/versions.env
@@ -84,12 +94,30 @@ jobs_wait() {
   return "$status"
 }
 
+# Ends all jobs and waits until nothing of them is left: they hold our lock, too.
 jobs_kill() {
-  local pid
+  local pid pids
   # Bash's own list: a signal may come between the fork and our note of it.
-  for pid in $(jobs -p); do
-    kill -TERM -- "-$pid" 2>/dev/null || true
-    wait "$pid" 2>/dev/null || true
-  done
+  pids=$(jobs -p)
+  for pid in $pids; do group_end "$pid"; done
+  for pid in $pids; do wait "$pid" 2>/dev/null || true; done
   JOBS=()
+}
+
+group_end() { # process group: asked to end, after five seconds made to
+  local limit=$(($(now_ms) + 5000))
+  kill -TERM -- "-$1" 2>/dev/null || return 0
+  while group_alive "$1" && (($(now_ms) < limit)); do sleep 0.02; done
+  kill -KILL -- "-$1" 2>/dev/null || return 0
+  while group_alive "$1" && (($(now_ms) < limit + 5000)); do sleep 0.02; done
+}
+
+group_alive() { # process group; zombies do not count: not every container's first process reaps
+  local file stat
+  for file in /proc/[0-9]*/stat; do
+    { stat=$(<"$file"); } 2>/dev/null || continue
+    read -ra stat <<<"${stat##*) }"
+    if [[ ${stat[2]} == "$1" && ${stat[0]} != [ZX] ]]; then return 0; fi
+  done
+  return 1
 }

@@ -64,11 +64,33 @@ END
   chown "$owner" "$PG_DATA/millrace.conf"
 }
 
+# After a kill the data folder still names its old process, and Postgres takes a zombie for a living
+# one (a container's first process may not reap). Once nothing works in the folder, the note goes.
+pg_forget_killed() {
+  local pid limit=$(($(now_ms) + 10000))
+  [[ -e $PG_DATA/postmaster.pid ]] || return 0
+  pid=$(head -n 1 "$PG_DATA/postmaster.pid")
+  while process_identity "$pid" >/dev/null || pg_has_processes; do
+    (($(now_ms) < limit)) || return 0 # Postgres itself then says what is wrong.
+    sleep 0.1
+  done
+  rm -f "$PG_DATA/postmaster.pid"
+}
+
+pg_has_processes() { # A server's processes all stay in its data folder.
+  local process
+  for process in /proc/[0-9]*; do
+    [[ $(readlink "$process/cwd" 2>/dev/null) != "$PG_DATA" ]] || return 0
+  done
+  return 1
+}
+
 postgres_start() {
   local bin
   bin=$(pg_bin)
   mkdir -p "$LOG_DIR"
   pg_configure "$bin"
+  pg_forget_killed
   process_start postgres "${PG_AS[@]}" "$bin/postgres" -D "$PG_DATA"
   wait_ready postgres 60 "$bin/pg_isready" -q -h 127.0.0.1 -p "$POSTGRES_PORT"
   pg_create_role "$bin"

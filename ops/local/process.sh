@@ -95,7 +95,8 @@ process_rss_mb() { # pid -> resident memory of it and of its children
 log_tail() { # name
   [[ -s $LOG_DIR/$1.log ]] || return 0
   say "--- last lines of $LOG_DIR/$1.log"
-  tail -n 15 "$LOG_DIR/$1.log" >&2
+  # Only of the last start.
+  tac "$LOG_DIR/$1.log" | sed -e '/^--- .* started /q' | head -n 15 | tac >&2
 }
 
 # Polls until the service answers. A process that ends, or a limit that passes, is one clear line

@@ -108,15 +108,15 @@ stack_reset() {
 stack_status() {
   local name pid down=0
   ports_load
-  printf '%-11s %-5s %8s %7s %8s  %s\n' SERVICE STATE PID PORT RSS VERSION
+  printf '%-11s %-9s %8s %7s %8s  %s\n' SERVICE STATE PID PORT RSS VERSION
   for name in "${SERVICES[@]}"; do
     local port=${name^^}_PORT
     if pid=$(process_pid "$name") && "${name}_answers_now"; then
-      printf '%-11s %-5s %8s %7s %5s MB  %s\n' "$name" up "$pid" "${!port}" \
+      printf '%-11s %-9s %8s %7s %5s MB  %s\n' "$name" up "$pid" "${!port}" \
         "$(process_rss_mb "$pid")" "$("${name}_version")"
     else
       down=1
-      printf '%-11s %-5s %8s %7s %8s  %s\n' "$name" "$([[ -n $pid ]] && echo hangs || echo down)" \
+      printf '%-11s %-9s %8s %7s %8s  %s\n' "$name" "$([[ -n $pid ]] && echo 'no answer' || echo down)" \
         "${pid:--}" "${!port:--}" - "$("${name}_version")"
     fi
   done
