@@ -113,11 +113,11 @@ group_end() { # process group: asked to end, after five seconds made to
 }
 
 group_alive() { # process group; zombies do not count: not every container's first process reaps
-  local file stat
+  local file line stat
   for file in /proc/[0-9]*/stat; do
-    { stat=$(<"$file"); } 2>/dev/null || continue
-    read -ra stat <<<"${stat##*) }"
-    if [[ ${stat[2]} == "$1" && ${stat[0]} != [ZX] ]]; then return 0; fi
+    { read -r line <"$file"; } 2>/dev/null || continue
+    read -ra stat <<<"${line##*) }"
+    if [[ ${stat[2]:-} == "$1" && ${stat[0]:-Z} != [ZX] ]]; then return 0; fi
   done
   return 1
 }

@@ -6,11 +6,11 @@
 # is no moment at which it runs unknown to us.
 
 process_identity() { # pid -> "start-time boot-id"; fails for a process that is gone or a zombie
-  local stat boot
-  { stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 1
+  local line stat boot
+  { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
   read -r boot </proc/sys/kernel/random/boot_id
-  read -ra stat <<<"${stat##*) }"
-  [[ ${stat[0]} != Z && ${stat[0]} != X ]] || return 1
+  read -ra stat <<<"${line##*) }"
+  [[ ${stat[0]:-Z} != [ZX] ]] || return 1
   printf '%s %s' "${stat[19]}" "$boot"
 }
 
