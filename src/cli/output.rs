@@ -9,6 +9,8 @@ use comfy_table::{ContentArrangement, LineStyle, Table};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::failure::one_line;
+
 /// Where a subcommand's words go: results to standard output, progress and errors to standard
 /// error. Colours and bars appear on a terminal only.
 #[derive(Clone, Copy, Debug)]
@@ -117,23 +119,8 @@ impl Output {
 
     /// Prints an error with its causes on one line.
     pub fn error(self, error: &anyhow::Error) {
-        self.note(format!("millrace: {}", one_line(error)));
+        self.note(format!("millrace: {}", one_line(error.as_ref())));
     }
-}
-
-/// An error and its causes. Some libraries repeat their cause in their own text: once is enough.
-fn one_line(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain() {
-        let text = cause.to_string();
-        if line.is_empty() {
-            line = text;
-        } else if !line.contains(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-    }
-    line.replace('\n', " ")
 }
 
 fn print(text: &str) {

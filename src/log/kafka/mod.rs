@@ -8,6 +8,7 @@ pub mod convert;
 pub mod crossing;
 pub mod ffi;
 pub mod group;
+pub mod lag;
 pub mod partition_reader;
 pub mod reader;
 pub mod sender;

@@ -63,11 +63,17 @@ impl PartitionReader {
         Ok(reader)
     }
 
-    /// Leaves its partition for another one, or for another place in it.
+    /// Leaves its partition for another one, or for another place in it. Returns the offset where
+    /// reading begins, and the one behind the newest committed record.
     ///
     /// # Errors
     /// As [`PartitionReader::open`].
-    pub fn go_to(&mut self, topic: &str, partition: i32, start: Start) -> Result<(), Error> {
+    pub fn go_to(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        start: Start,
+    ) -> Result<(i64, i64), Error> {
         topic.clone_into(&mut self.topic);
         self.partition = partition;
         let (low, high) = self.watermarks()?;
@@ -81,7 +87,10 @@ impl PartitionReader {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(self.begin))
             .map_err(Error::call(format!("naming {topic}/{partition}")))?;
-        self.consumer.assign(&list).map_err(Error::call(format!("assigning {topic}/{partition}")))
+        self.consumer
+            .assign(&list)
+            .map_err(Error::call(format!("assigning {topic}/{partition}")))?;
+        Ok((self.begin, high))
     }
 
     /// The offset of the oldest record, and the one behind the newest that is committed.
