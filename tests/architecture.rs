@@ -1,5 +1,5 @@
-//! The layout's rules, so that the house stays as it was drawn: who may import whom, which crate has
-//! which home, and how large a file may grow.
+//! The layout's rules, so that the house stays as it was drawn: who may import whom, which crate
+//! has which home, and how large a file may grow.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,11 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .enumerate()
         .map(|(index, line)| (index + 1, line))
         .filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+/// A line without what stands between quotes.
+fn without_text(line: &str) -> String {
+    line.split('"').step_by(2).collect()
 }
 
 fn forbid(folder: &str, words: &[&str], why: &str) {
@@ -138,6 +143,7 @@ fn every_outside_system_has_one_home() {
         for (number, line) in code(&text) {
             for (name, home) in homes {
                 let own = format!("::{name}");
+                let line = without_text(line);
                 if line.contains(name) && !line.contains(&own) && !path.starts_with(home) {
                     broken.push(format!("{}:{number}: {name} lives in {home}", path.display()));
                 }

@@ -17,22 +17,22 @@ const COMMANDS: u32 = 60;
 
 /// What a client sent under one id: the aggregate, and its place in the client's order.
 #[derive(Clone, Debug)]
-pub struct Sent {
-    pub client: usize,
-    pub number: u32,
-    pub account: String,
-    pub is_bad: bool,
+pub(crate) struct Sent {
+    pub(crate) client: usize,
+    pub(crate) number: u32,
+    pub(crate) account: String,
+    pub(crate) is_bad: bool,
 }
 
-pub struct Clients {
+pub(crate) struct Clients {
     rng: StdRng,
     left: Vec<u32>,
-    pub sent: BTreeMap<Uuid, Sent>,
+    pub(crate) sent: BTreeMap<Uuid, Sent>,
     again: Vec<(i32, Outgoing)>,
 }
 
 impl Clients {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             rng: StdRng::seed_from_u64(seed ^ 0xc11e),
             left: vec![COMMANDS; CLIENTS],
@@ -41,7 +41,7 @@ impl Clients {
         }
     }
 
-    pub fn maybe_send(&mut self, world: &mut World) {
+    pub(crate) fn maybe_send(&mut self, world: &mut World) {
         if self.rng.random_range(0..5) == 0 {
             self.send_one(world);
         }
@@ -52,7 +52,7 @@ impl Clients {
         }
     }
 
-    pub fn send_rest(&mut self, world: &mut World) {
+    pub(crate) fn send_rest(&mut self, world: &mut World) {
         while self.left.iter().any(|left| *left > 0) {
             self.send_one(world);
         }
@@ -95,15 +95,16 @@ impl Clients {
     }
 
     fn body(&mut self, number: u32) -> (Vec<u8>, bool) {
-        let amount = format!("{}.{:02}", self.rng.random_range(1..400), self.rng.random_range(0..99));
-        let value: Value = match self.rng.random_range(0..12) {
-            0..=2 => json!({"type": "CreateAccount", "user_id": "u", "account_type": "savings",
+        let amount =
+            format!("{}.{:02}", self.rng.random_range(1..400), self.rng.random_range(0..99));
+        let value: Value = match self.rng.random_range(0..24) {
+            0..=3 => json!({"type": "CreateAccount", "user_id": "u", "account_type": "savings",
                 "initial_deposit": "500.00"}),
-            3..=6 => json!({"type": "Deposit", "amount": amount, "reference": number.to_string()}),
-            7..=8 => json!({"type": "Withdraw", "amount": amount}),
-            9 => json!({"type": "Transfer", "to_account_id": "elsewhere", "amount": amount}),
-            10 => json!({"type": "FreezeAccount", "reason": "check"}),
-            _ => match self.rng.random_range(0..4) {
+            4..=13 => json!({"type": "Deposit", "amount": amount, "reference": number.to_string()}),
+            14..=17 => json!({"type": "Withdraw", "amount": amount}),
+            18..=19 => json!({"type": "Transfer", "to_account_id": "elsewhere", "amount": amount}),
+            20 => json!({"type": "FreezeAccount", "reason": "check"}),
+            _ => match self.rng.random_range(0..8) {
                 0 => return (b"not a command".to_vec(), true),
                 1 => return (br#"{"type":"Deposit"}"#.to_vec(), true),
                 2 => return (br#"{"type":"Deposit","amount":1}"#.to_vec(), true),

@@ -16,16 +16,16 @@ use super::world::{PARTITIONS, World};
 
 /// What happened in a world, so that a test can see that something did.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Verdict {
-    pub events: u64,
-    pub duplicates: u64,
-    pub refusals: u64,
-    pub crashes: u64,
-    pub moved: u64,
+pub(crate) struct Verdict {
+    pub(crate) events: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) refusals: u64,
+    pub(crate) crashes: u64,
+    pub(crate) moved: u64,
 }
 
 impl Verdict {
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.events += other.events;
         self.duplicates += other.duplicates;
         self.refusals += other.refusals;
@@ -43,7 +43,7 @@ fn all(world: &World, kind: Kind) -> Vec<(i32, Record)> {
         .collect()
 }
 
-pub fn judge(world: &World, clients: &Clients, codec: &AccountCodec) -> Verdict {
+pub(crate) fn judge(world: &World, clients: &Clients, codec: &AccountCodec) -> Verdict {
     let mut verdict = Verdict { crashes: u64::from(world.crashes), ..Verdict::default() };
     let by_command = events_by_command(world, codec, &mut verdict);
     let results = first_results(world, codec, &mut verdict);

@@ -18,25 +18,25 @@ use rand::{Rng, RngExt, SeedableRng};
 use ring::hmac;
 use uuid::Uuid;
 
-pub const PARTITIONS: i32 = 3;
-pub const COMMANDS_TOPIC_ID: Uuid = Uuid::from_u128(0xc0);
+pub(crate) const PARTITIONS: i32 = 3;
+pub(crate) const COMMANDS_TOPIC_ID: Uuid = Uuid::from_u128(0xc0);
 const GROUP: &str = "millrace.handler.banking";
 
 /// What can go wrong, each as one in so many; 0 is never.
 #[derive(Clone, Copy, Debug)]
-pub struct Faults {
-    pub abort: u32,
-    pub lost_acknowledgement: u32,
-    pub left_open: u32,
-    pub crash: u32,
-    pub takeover: u32,
-    pub reset: u32,
+pub(crate) struct Faults {
+    pub(crate) abort: u32,
+    pub(crate) lost_acknowledgement: u32,
+    pub(crate) left_open: u32,
+    pub(crate) crash: u32,
+    pub(crate) takeover: u32,
+    pub(crate) reset: u32,
 }
 
 impl Faults {
-    pub const NONE: Self =
+    pub(crate) const NONE: Self =
         Self { abort: 0, lost_acknowledgement: 0, left_open: 0, crash: 0, takeover: 0, reset: 0 };
-    pub const MANY: Self = Self {
+    pub(crate) const MANY: Self = Self {
         abort: 12,
         lost_acknowledgement: 12,
         left_open: 15,
@@ -59,17 +59,26 @@ struct Lane {
 
 enum Doing {
     Act(Action),
-    Restoring { kind: Kind, from: i64 },
+    Restoring {
+        kind: Kind,
+        from: i64,
+    },
     /// The offset and these records are to be written, then comes the commit.
-    Writing { transaction: Transaction, written: usize },
-    Sending { crossings: Vec<Crossing>, sent: usize },
+    Writing {
+        transaction: Transaction,
+        written: usize,
+    },
+    Sending {
+        crossings: Vec<Crossing>,
+        sent: usize,
+    },
 }
 
-pub struct World {
-    pub log: MemoryLog,
-    pub rng: StdRng,
-    pub faults: Faults,
-    pub crashes: u32,
+pub(crate) struct World {
+    pub(crate) log: MemoryLog,
+    pub(crate) rng: StdRng,
+    pub(crate) faults: Faults,
+    pub(crate) crashes: u32,
     codec: Arc<AccountCodec>,
     now: i64,
     lanes: Vec<Lane>,
@@ -78,7 +87,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, codec: Arc<AccountCodec>) -> Self {
+    pub(crate) fn new(seed: u64, codec: Arc<AccountCodec>) -> Self {
         let mut world = Self {
             log: MemoryLog::default(),
             rng: StdRng::seed_from_u64(seed),
@@ -93,16 +102,16 @@ impl World {
         world
     }
 
-    pub fn one_in(&mut self, n: u32) -> bool {
+    pub(crate) fn one_in(&mut self, n: u32) -> bool {
         n > 0 && self.rng.random_range(0..n) == 0
     }
 
-    pub fn now(&mut self) -> Timestamp {
+    pub(crate) fn now(&mut self) -> Timestamp {
         self.now += self.rng.random_range(1..2_000);
         Timestamp(self.now)
     }
 
-    pub fn produce(&mut self, partition: i32, record: &Outgoing) {
+    pub(crate) fn produce(&mut self, partition: i32, record: &Outgoing) {
         let at = self.now().millis();
         self.log.append(partition, record, at);
     }
@@ -134,11 +143,18 @@ impl World {
         };
         let mut handler = CommandHandler::new(settings, Arc::clone(&self.codec));
         let doing = Doing::Act(handler.start());
-        self.lanes.push(Lane { partition, handler, doing, epoch: 0, read_from: 0, is_member: true });
+        self.lanes.push(Lane {
+            partition,
+            handler,
+            doing,
+            epoch: 0,
+            read_from: 0,
+            is_member: true,
+        });
     }
 
     /// Lets something happen: a fault, a late delivery, or one step of one lane.
-    pub fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         let partition = self.rng.random_range(0..PARTITIONS);
         if self.one_in(self.faults.takeover) {
             self.take_over(partition);
@@ -148,7 +164,8 @@ impl World {
             let offset = self.one_in(2).then_some(offset);
             self.log.reset_offset(partition, offset);
         }
-        if !self.late.is_empty() && self.one_in(5)
+        if !self.late.is_empty()
+            && self.one_in(5)
             && let Some((partition, record)) = self.late.pop_front()
         {
             self.produce(partition, &record);
@@ -168,7 +185,7 @@ impl World {
     }
 
     /// Runs without faults until nobody has anything left to do.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.faults = Faults::NONE;
         while let Some((partition, record)) = self.late.pop_front() {
             self.produce(partition, &record);
