@@ -1,5 +1,6 @@
 //! error -> exit code.
 
+use crate::codec::registry;
 use crate::config;
 use crate::http;
 use crate::log::kafka;
@@ -80,6 +81,9 @@ fn code_of(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if error.is::<config::Error>() || matches!(error.downcast_ref(), Some(http::Error::Bind { .. }))
     {
         return Some(USAGE);
+    }
+    if matches!(error.downcast_ref(), Some(registry::Error::Unreachable { .. })) {
+        return Some(UNREACHABLE);
     }
     // Its own text is that of the error inside, which therefore is not in the chain.
     if let Some(kafka::topic::Error::Kafka(inner)) = error.downcast_ref() {

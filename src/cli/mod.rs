@@ -12,6 +12,7 @@
 
 pub mod failure;
 pub mod output;
+pub mod schemas;
 pub mod topics;
 
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ struct CommandLine {
 enum Command {
     /// Compares topics with their declarations, or makes them so
     Topics(topics::Arguments),
+    /// Compares schemas with what is registered, registers them, or lists them
+    Schemas(schemas::Arguments),
 }
 
 /// Runs the program: parses its arguments, does the work, reports errors on one line.
@@ -75,6 +78,7 @@ fn start(command: Command, output: Output) -> anyhow::Result<Exit> {
 
 async fn dispatch(config: &Config, command: Command, output: Output) -> anyhow::Result<Exit> {
     match command {
+        Command::Schemas(arguments) => schemas::run(config, arguments, output).await,
         Command::Topics(arguments) => topics::run(config, arguments, output).await,
     }
 }

@@ -11,6 +11,7 @@ pub mod avro;
 pub mod banking;
 pub mod command;
 mod compact;
+pub mod compatibility;
 pub mod compiled;
 pub mod fields;
 pub mod registry;

@@ -108,17 +108,19 @@ impl Schemas {
     }
 
     /// Learns that the registry knows no such id. Commands that name it are refused from now on.
-    pub fn mark_missing(&self, id: u32) {
+    /// Returns whether it is the only one: then somebody should see to it that it is forgotten.
+    pub fn mark_missing(&self, id: u32) -> bool {
         self.table.rcu(|table| {
             let mut table = Table::clone(table);
             if table.missing.len() >= MISSING_MAX {
-                table.missing.clear();
+                table.missing.truncate(1);
             }
             if !table.by_id.contains_key(&id) && !table.missing.contains(&id) {
                 table.missing.push(id);
             }
             table
         });
+        self.table.load().missing == [id]
     }
 
     /// Forgets which ids are missing, so that the registry is asked again. To be called now and

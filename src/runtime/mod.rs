@@ -2,3 +2,4 @@
 
 pub mod handler_group;
 pub mod lane;
+pub mod schemas;

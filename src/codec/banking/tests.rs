@@ -78,18 +78,21 @@ fn to_avro(text: &str) -> Vec<u8> {
     let values = source["fields"].as_array().unwrap().iter().map(|field| {
         let name = field["name"].as_str().unwrap();
         let given = fields[name].as_str();
-        let value = match &field["type"] {
-            serde_json::Value::Array(_) => match given {
+        let kind = &field["type"];
+        let value = if kind.is_array() {
+            match given {
                 Some(text) => Value::Union(1, Box::new(Value::String(text.to_owned()))),
                 None => Value::Union(0, Box::new(Value::Null)),
-            },
-            serde_json::Value::String(_) => Value::String(given.unwrap().to_owned()),
-            logical if logical["logicalType"] == "decimal" => {
-                let mut buffer = [0; 16];
-                let bytes = amount(given.unwrap()).to_be_bytes(&mut buffer).to_vec();
-                Value::Decimal(bytes.into())
             }
-            _ => Value::TimestampMicros(Timestamp::parse_rfc3339(given.unwrap()).unwrap().0),
+        } else if kind.is_string() {
+            Value::String(given.unwrap().to_owned())
+        } else if kind["logicalType"] == "decimal" {
+            let mut buffer = [0; 16];
+            let bytes = amount(given.unwrap()).to_be_bytes(&mut buffer).to_vec();
+            Value::Decimal(bytes.into())
+        } else {
+            assert_eq!(kind["logicalType"], "timestamp-micros");
+            Value::TimestampMicros(Timestamp::parse_rfc3339(given.unwrap()).unwrap().0)
         };
         (name.to_owned(), value)
     });
