@@ -98,17 +98,11 @@ postgres_start() {
 
 pg_create_role() {
   PGPASSWORD=$(<"$PG_PASSWORD_FILE") "$1/psql" -X -q -h 127.0.0.1 -p "$POSTGRES_PORT" -U postgres \
-    -d postgres -v ON_ERROR_STOP=1 >>"$LOG_DIR/postgres.log" 2>&1 <<'END' ||
-SELECT 'CREATE ROLE millrace LOGIN PASSWORD ''millrace'''
- WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'millrace') \gexec
-SELECT 'CREATE DATABASE millrace OWNER millrace'
- WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'millrace') \gexec
-END
-    {
-      say "ops/stack: role and database millrace could not be created in postgres"
-      log_tail postgres
-      return "$EXIT_SERVICE"
-    }
+    -d postgres -v ON_ERROR_STOP=1 -f "$LOCAL/postgres/init.sql" >>"$LOG_DIR/postgres.log" 2>&1 || {
+    say "ops/stack: role and database millrace could not be created in postgres"
+    log_tail postgres
+    return "$EXIT_SERVICE"
+  }
 }
 
 # Fast shutdown, then immediate (its children go with it), then whatever is left.

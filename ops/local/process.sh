@@ -32,7 +32,7 @@ process_start() { # name command...
   printf -- '--- %s started %(%F %T)T\n' "$name" -1 >>"$log"
   (
     trap - INT TERM HUP EXIT
-    exec </dev/null >>"$log" 2>&1 7>&- 8>&- 9>&-
+    exec </dev/null >>"$log" 2>&1 5>&- 6>&- 7>&- 8>&- 9>&-
     cd /
     ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"
     pid=$BASHPID
