@@ -12,6 +12,9 @@ pub mod log;
 
 pub mod runtime;
 
+pub mod service;
+pub mod topology;
+
 pub mod http;
 
 pub mod cli;

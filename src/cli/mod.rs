@@ -13,6 +13,7 @@
 pub mod failure;
 pub mod output;
 pub mod schemas;
+pub mod serve;
 pub mod topics;
 
 use std::process::ExitCode;
@@ -47,6 +48,8 @@ struct CommandLine {
 enum Command {
     /// Compares topics with their declarations, or makes them so
     Topics(topics::Arguments),
+    /// Runs handlers, projections and HTTP until Ctrl-C or SIGTERM
+    Serve(serve::Arguments),
     /// Compares schemas with what is registered, registers them, or lists them
     Schemas(schemas::Arguments),
 }
@@ -79,6 +82,7 @@ fn start(command: Command, output: Output) -> anyhow::Result<Exit> {
 async fn dispatch(config: &Config, command: Command, output: Output) -> anyhow::Result<Exit> {
     match command {
         Command::Schemas(arguments) => schemas::run(config, arguments, output).await,
+        Command::Serve(arguments) => serve::run(config, arguments, output).await,
         Command::Topics(arguments) => topics::run(config, arguments, output).await,
     }
 }

@@ -5,7 +5,7 @@ use super::result::CommandResult;
 
 /// Bytes <-> messages of one kind of aggregate.
 pub trait Codec<D: Decider>: Send + Sync + 'static {
-    /// Reads a command's value. `key_id` is the aggregate id from the record's key, if it has one;
+    /// Reads a command. `key_id` is the aggregate id from the record's key, if it has one;
     /// otherwise the body must name it.
     ///
     /// # Errors

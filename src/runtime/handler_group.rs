@@ -103,6 +103,12 @@ impl HandlerGroup {
         self.lanes.status()
     }
 
+    /// Whether the group has given this process its partitions, which may be none.
+    #[must_use]
+    pub fn has_joined(&self) -> bool {
+        self.lanes.has_joined.load(Ordering::Acquire)
+    }
+
     /// Asks it to finish the transactions in hand and leave the group.
     pub fn request_stop(&self) {
         self.stop.store(true, Ordering::Release);
@@ -240,6 +246,8 @@ struct Lanes {
     /// Taken by a lane while it asks for the group's metadata, and by a rebalance while it marks
     /// lanes as stopping: whoever is marked gets no metadata of the next generation.
     generation: RwLock<()>,
+    /// Whether a first assignment has come.
+    has_joined: AtomicBool,
 }
 
 impl Lanes {
@@ -282,6 +290,7 @@ struct Rebalancer(Arc<Lanes>);
 
 impl Rebalance for Rebalancer {
     fn assigned(&self, places: Vec<Place>) {
+        self.0.has_joined.store(true, Ordering::Release);
         self.0.assigned.lock().unwrap_or_else(PoisonError::into_inner).extend(places);
     }
 

@@ -5,7 +5,7 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel}
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 
-use super::{CALL_TIMEOUT, Error};
+use super::{CALL_TIMEOUT, Error, KafkaError};
 use crate::config;
 
 /// The most bytes that a record may have: the limit of commands and dead-letters topics, plus room
@@ -171,7 +171,7 @@ pub fn threaded_producer<C: ProducerContext + 'static>(
 
 /// The error for a cluster that does not answer.
 #[must_use]
-pub fn unreachable(client: &ClientConfig, source: super::KafkaError) -> Error {
+pub fn unreachable(client: &ClientConfig, source: KafkaError) -> Error {
     let brokers = client.get("bootstrap.servers").unwrap_or_default().to_owned();
     Error::Unreachable { brokers, source }
 }
@@ -180,5 +180,17 @@ pub fn unreachable(client: &ClientConfig, source: super::KafkaError) -> Error {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quiet;
 
-impl ClientContext for Quiet {}
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_error(&error, reason);
+    }
+}
+
+/// Logs what librdkafka reports outside any call. It goes on by itself, so this is no error; and
+/// the end of a partition is not even news.
+pub(super) fn log_error(error: &KafkaError, reason: &str) {
+    if !matches!(error, KafkaError::PartitionEOF(_)) {
+        tracing::warn!(%error, reason, "Kafka client");
+    }
+}
 impl ConsumerContext for Quiet {}

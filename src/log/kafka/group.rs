@@ -43,7 +43,11 @@ pub struct Member<R: Rebalance> {
 
 struct Context<R>(R);
 
-impl<R: Rebalance> ClientContext for Context<R> {}
+impl<R: Rebalance> ClientContext for Context<R> {
+    fn error(&self, error: KafkaError, reason: &str) {
+        client::log_error(&error, reason);
+    }
+}
 
 impl<R: Rebalance> ConsumerContext for Context<R> {
     fn rebalance(

@@ -180,10 +180,7 @@ fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
     Duration::from_millis(millis.unsigned_abs()).as_secs_f64()
 }
 
-fn state_of(
-    witness: &BaseConsumer<Quiet>,
-    group: &str,
-) -> Result<(&'static str, usize), Error> {
+fn state_of(witness: &BaseConsumer<Quiet>, group: &str) -> Result<(&'static str, usize), Error> {
     let list = witness
         .client()
         .fetch_group_list(Some(group), CALL_TIMEOUT)
