@@ -16,19 +16,18 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use ring::{digest, hmac};
-
 use super::lane::{
-    FromLane, Lane, LaneState, LaneStatus, Membership, SchemaLookUp, Shared, ToLane, TopicNames,
+    FromLane, Lane, LaneState, LaneStatus, Membership, SchemaLookUp, Shared, ToLane,
 };
-use crate::config::{CommandTime, Config};
+use super::plan::{AggregatePlan, Plan};
+use crate::config::Config;
 use crate::engine::protocol::{Counts, Handler, Settings};
 use crate::kernel::message::Record;
-use crate::kernel::stream::{AggregateName, Kind};
+use crate::kernel::stream::AggregateName;
 use crate::log::kafka::Error;
 use crate::log::kafka::group::{Member, Place, Rebalance, Witness};
 use crate::log::kafka::reader::ReaderPool;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 /// The most commands that wait for one lane, and their bytes.
 const QUEUED_MAX: usize = 10_000;
@@ -41,10 +40,6 @@ const POLL: Duration = Duration::from_millis(50);
 const REJOIN_PAUSE: Duration = Duration::from_secs(1);
 /// How many partitions are restored at a time.
 const RESTORES_MAX: usize = 4;
-/// The most bytes of commands in one transaction.
-const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Answers are remembered a little longer than the 24 h that are promised.
-const WINDOW_SECONDS: i64 = 25 * 3_600;
 
 /// Makes the handler of one partition.
 pub type MakeHandler = Arc<dyn Fn(Settings) -> Box<dyn Handler> + Send + Sync>;
@@ -130,101 +125,6 @@ impl Drop for HandlerGroup {
             tracing::error!("a handler's poll thread broke");
         }
     }
-}
-
-/// What is settled before the group is joined.
-struct Plan {
-    group: String,
-    aggregates: HashMap<String, AggregatePlan>,
-}
-
-struct AggregatePlan {
-    make: MakeHandler,
-    topics: TopicNames,
-    settings: Settings,
-}
-
-impl Plan {
-    fn make(
-        config: &Config,
-        group: &str,
-        aggregates: &[Aggregate],
-        witness: &Witness,
-    ) -> Result<Self, Error> {
-        let cluster_id = witness.cluster_id()?;
-        let key = internal_key(config, &cluster_id);
-        let mut plans = HashMap::new();
-        for aggregate in aggregates {
-            let topics = topic_names(config, aggregate.name);
-            let partition_count = same_partitions(witness, &topics)?;
-            let ids = witness.topic_ids(&[&topics.commands, &topics.events])?;
-            let [commands_topic_id, events_topic_id] = ids[..] else {
-                return Err(Error::NoTopic(topics.commands));
-            };
-            let settings = Settings {
-                group: group.to_owned(),
-                cluster_id: cluster_id.clone(),
-                commands_topic: topics.commands.clone(),
-                commands_topic_id,
-                events_topic: topics.events.clone(),
-                events_topic_id,
-                partition: 0,
-                partition_count,
-                batch_max: config.handler.batch.clamp(1, 5_000),
-                batch_bytes_max: BATCH_BYTES_MAX,
-                trust_command_time: config.handler.command_time == CommandTime::Trust,
-                window_seconds: WINDOW_SECONDS,
-                key: key.clone(),
-            };
-            let make = Arc::clone(&aggregate.make);
-            plans.insert(topics.commands.clone(), AggregatePlan { make, topics, settings });
-        }
-        Ok(Self { group: group.to_owned(), aggregates: plans })
-    }
-}
-
-fn internal_key(config: &Config, cluster_id: &str) -> hmac::Key {
-    match &config.internal_key {
-        Some(secret) => hmac::Key::new(hmac::HMAC_SHA256, secret.0.as_bytes()),
-        None => {
-            tracing::warn!(
-                "MILLRACE_INTERNAL_KEY is not set: origins are signed with a key that \
-                            anybody can derive from the cluster id; set it in production"
-            );
-            let text = format!("millrace internal key of cluster {cluster_id}");
-            let derived = digest::digest(&digest::SHA256, text.as_bytes());
-            hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
-        }
-    }
-}
-
-fn topic_names(config: &Config, name: AggregateName) -> TopicNames {
-    let topic = |kind| config.namespace.dotted(&name.topic(kind));
-    TopicNames {
-        commands: topic(Kind::Commands),
-        events: topic(Kind::Events),
-        snapshots: topic(Kind::Snapshots),
-        results: topic(Kind::Results),
-        dead_letters: topic(Kind::DeadLetters),
-        timers: topic(Kind::Timers),
-    }
-}
-
-/// The partition count that all of an aggregate's topics share.
-fn same_partitions(witness: &Witness, topics: &TopicNames) -> Result<i32, Error> {
-    let count = witness.partition_count(&topics.commands)?;
-    for kind in [Kind::Events, Kind::Snapshots, Kind::Results, Kind::DeadLetters] {
-        let topic = topics.of(kind);
-        let other = witness.partition_count(topic)?;
-        if other != count {
-            return Err(Error::Unexpected(format!(
-                "{topic} has {other} partitions but {} has {count}: an aggregate's topics must \
-                 have the same number; see `millrace topics plan`",
-                topics.commands
-            )));
-        }
-    }
-    Ok(count)
 }
 
 /// A lane as the poll thread sees it.

@@ -2,4 +2,5 @@
 
 pub mod handler_group;
 pub mod lane;
+mod plan;
 pub mod schemas;
