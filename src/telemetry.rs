@@ -1,13 +1,13 @@
 //! Logs: tracing events -> lines on standard error, plain or JSON.
 //!
-//! librdkafka's own lines come along under the target `librdkafka`. It calls an unreachable broker
-//! an error once a second, while the client itself retries: its lines are shown from `warn` up
-//! unless the filter says otherwise.
+//! librdkafka's own lines come along under the target `librdkafka`. It calls a broker that is away
+//! an error many times a second, while the client itself tries again and our own lines say who
+//! waits: they are left out unless the filter names them (`info,librdkafka=info`).
 
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::Directive;
+use tracing_subscriber::filter::{Directive, LevelFilter, ParseError};
 
 use crate::config;
 
@@ -26,23 +26,24 @@ pub fn init(log: &config::Log) -> Result<(), config::Error> {
     Ok(())
 }
 
-/// What is too loud at `info`, unless the filter names it.
-const QUIETER: [(&str, &str); 4] = [
-    ("librdkafka", "librdkafka=warn"),
-    ("rdkafka", "rdkafka=warn"),
-    ("hyper", "hyper=warn"),
-    ("tokio_postgres", "tokio_postgres=warn"),
+/// What is too loud, and how loud it may be unless the filter names it.
+const QUIETER: [(&str, LevelFilter); 4] = [
+    ("librdkafka", LevelFilter::OFF),
+    ("rdkafka", LevelFilter::OFF),
+    ("hyper", LevelFilter::WARN),
+    ("tokio_postgres", LevelFilter::WARN),
 ];
 
 fn filter(text: &str) -> Result<EnvFilter, config::Error> {
-    let wrong = |reason: String| config::Error::log_filter(text, &reason);
-    let mut filter: EnvFilter = text
-        .parse()
-        .map_err(|error: tracing_subscriber::filter::ParseError| wrong(error.to_string()))?;
-    for (target, directive) in QUIETER {
-        if !text.contains(target) {
-            let directive: Result<Directive, _> = directive.parse();
-            filter = filter.add_directive(directive.map_err(|error| wrong(error.to_string()))?);
+    let wrong = |error: ParseError| config::Error::log_filter(text, &error.to_string());
+    let mut filter: EnvFilter = text.parse().map_err(wrong)?;
+    let words = || text.split(',').map(str::trim);
+    let level = words().filter_map(|word| word.parse::<LevelFilter>().ok()).max();
+    for (target, allowed) in QUIETER {
+        // It may only become quieter than the filter makes it.
+        if !text.contains(target) && level.is_some_and(|level| level > allowed) {
+            let directive: Directive = format!("{target}={allowed}").parse().map_err(wrong)?;
+            filter = filter.add_directive(directive);
         }
     }
     Ok(filter)
@@ -64,8 +65,9 @@ mod tests {
 
     #[test]
     fn librdkafka_is_quieter_unless_it_is_named() {
-        assert!(filter("info").unwrap().to_string().contains("librdkafka=warn"));
+        assert!(filter("info").unwrap().to_string().contains("librdkafka=off"));
+        assert!(!filter("off").unwrap().to_string().contains("hyper"));
         let named = filter("info,librdkafka=debug").unwrap().to_string();
-        assert!(!named.contains("librdkafka=warn"), "{named}");
+        assert!(!named.contains("librdkafka=off"), "{named}");
     }
 }

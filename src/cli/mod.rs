@@ -11,9 +11,12 @@
 //! | 3 | a service that is needed cannot be reached at the start |
 
 pub mod failure;
+pub mod history;
 pub mod output;
 pub mod schemas;
+pub mod send;
 pub mod serve;
+mod stream_name;
 pub mod topics;
 
 use std::process::ExitCode;
@@ -48,10 +51,14 @@ struct CommandLine {
 enum Command {
     /// Compares topics with their declarations, or makes them so
     Topics(topics::Arguments),
-    /// Runs handlers, projections and HTTP until Ctrl-C or SIGTERM
-    Serve(serve::Arguments),
     /// Compares schemas with what is registered, registers them, or lists them
     Schemas(schemas::Arguments),
+    /// Runs handlers, projections and HTTP until Ctrl-C or SIGTERM
+    Serve(serve::Arguments),
+    /// Sends a command, and waits for its result if told so
+    Send(send::Arguments),
+    /// Shows a stream's events, straight from the log
+    History(history::Arguments),
 }
 
 /// Runs the program: parses its arguments, does the work, reports errors on one line.
@@ -81,8 +88,10 @@ fn start(command: Command, output: Output) -> anyhow::Result<Exit> {
 
 async fn dispatch(config: &Config, command: Command, output: Output) -> anyhow::Result<Exit> {
     match command {
+        Command::Topics(arguments) => topics::run(config, arguments, output).await,
         Command::Schemas(arguments) => schemas::run(config, arguments, output).await,
         Command::Serve(arguments) => serve::run(config, arguments, output).await,
-        Command::Topics(arguments) => topics::run(config, arguments, output).await,
+        Command::Send(arguments) => send::run(config, arguments, output).await,
+        Command::History(arguments) => history::run(config, arguments, output).await,
     }
 }

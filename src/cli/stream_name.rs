@@ -9,7 +9,7 @@ use crate::topics;
 ///
 /// # Errors
 /// There is none of that name.
-pub fn aggregate(text: &str) -> anyhow::Result<String> {
+pub(super) fn aggregate(text: &str) -> anyhow::Result<String> {
     let declared = topics::declared(&Namespace::default())?;
     let commands = declared.iter().filter(|topic| topic.kind == Some(Kind::Commands));
     let known: Vec<&str> = commands.map(|topic| topic.aggregate()).collect();
@@ -27,7 +27,7 @@ pub fn aggregate(text: &str) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// It is empty or too long.
-pub fn id(text: &str) -> anyhow::Result<&str> {
+pub(super) fn id(text: &str) -> anyhow::Result<&str> {
     if text.is_empty() || text.len() > ID_BYTES_MAX {
         return Err(Failure::usage(format!(
             "an id has 1 to {ID_BYTES_MAX} bytes, not {}",
@@ -41,7 +41,7 @@ pub fn id(text: &str) -> anyhow::Result<&str> {
 ///
 /// # Errors
 /// There is no such aggregate, or no id.
-pub fn stream(text: &str, separate_id: Option<&str>) -> anyhow::Result<(String, String)> {
+pub(super) fn stream(text: &str, separate_id: Option<&str>) -> anyhow::Result<(String, String)> {
     let (name, stream_id) = match (separate_id, text.split_once('/')) {
         (Some(id), _) => (text, id),
         (None, Some((name, id))) => (name, id),

@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use super::settings::{self, Setting};
 use super::{Config, Error};
 
-/// Variables that the scripts under `ops/` use; they set nothing here.
-const SCRIPT_VARIABLES: [&str; 3] = ["MILLRACE_HOME", "MILLRACE_STACK", "MILLRACE_STACK_NAME"];
+/// Variables that the scripts under `ops/` and the tests use; they set nothing here.
+const SCRIPT_VARIABLES: [&str; 4] =
+    ["MILLRACE_HOME", "MILLRACE_STACK", "MILLRACE_STACK_NAME", "MILLRACE_SIMULATION_SEED"];
 
 /// Names with their values, in order.
 type Variables = Vec<(String, String)>;

@@ -26,7 +26,10 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The brokers do not answer.
-    #[error("no Kafka broker answers at {brokers}: is it running? (MILLRACE_KAFKA_BROKERS)")]
+    #[error(
+        "no Kafka broker answers at {brokers}: is it running? (MILLRACE_KAFKA_BROKERS; \
+         MILLRACE_LOG=librdkafka=info says more)"
+    )]
     Unreachable {
         /// The brokers that were tried.
         brokers: String,

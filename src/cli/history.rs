@@ -1,0 +1,184 @@
+//! `millrace history`: a stream's name -> its events, in order, straight from the log.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::{Exit, Output, stream_name};
+use crate::codec::banking::AccountCodec;
+use crate::codec::schemas::Schemas;
+use crate::config::Config;
+use crate::domain::banking::account;
+use crate::kernel::codec::{Codec, CodecError};
+use crate::kernel::message::Record;
+use crate::kernel::stream::{Kind, parse_event_key, partition_of};
+use crate::log::kafka;
+use crate::log::kafka::partition_reader::{PartitionReader, Start, Visit};
+use crate::runtime;
+
+/// How many events wait to be shown while the next ones are read.
+const WAITING_MAX: usize = 1_000;
+/// The longest table; `--json` has no limit.
+const ROWS_MAX: usize = 10_000;
+
+/// The subcommand's arguments.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  millrace history banking.account/acc-1\n  \
+    millrace history banking.account acc-1 --json | jq .type\n\n\
+    Reads the stream's partition from its beginning to its end. With --json, one line an event.")]
+pub struct Arguments {
+    /// The stream, for example banking.account/acc-1
+    stream: String,
+    /// The aggregate's id, if it does not stand behind the slash
+    id: Option<String>,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// There is no such stream, its events are damaged, or the brokers do not answer.
+pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyhow::Result<Exit> {
+    let (aggregate, id) = stream_name::stream(&arguments.stream, arguments.id.as_deref())?;
+    let schemas = runtime::schemas::load(config).await?;
+    let decode = decoder(&aggregate, &schemas)
+        .with_context(|| format!("the events of {aggregate} cannot be read by this program"))?;
+    let topic = config.namespace.dotted(&format!("{aggregate}.{}", Kind::Events.as_str()));
+    let (events, mut reading) = mpsc::channel(WAITING_MAX);
+    let (kafka, key_id) = (config.kafka.clone(), id.clone());
+    let spinner = output.spinner(format!("reading {topic}"));
+    let reader = tokio::task::spawn_blocking(move || read(&kafka, &topic, &key_id, &events));
+    let (mut last, mut rows) = (0, Vec::new());
+    while let Some((sequence, record)) = reading.recv().await {
+        // An exact repeat that compaction has not removed yet.
+        if sequence <= last {
+            continue;
+        }
+        if sequence != last + 1 {
+            bail!(
+                "{aggregate}/{id} is damaged: event {} is missing before {sequence} (offset {})",
+                last + 1,
+                record.offset
+            );
+        }
+        last = sequence;
+        let fields = match &record.value {
+            Some(value) => read_fields(&decode, config, &schemas, value).await?,
+            None => Value::Null,
+        };
+        output.json(&as_json(&aggregate, &id, sequence, &record, &fields))?;
+        if !output.is_json() && rows.len() < ROWS_MAX {
+            rows.push(as_row(sequence, &record, &fields));
+        }
+    }
+    reader.await??;
+    spinner.finish_and_clear();
+    if last == 0 {
+        bail!("{aggregate}/{id} has no events: there is no such stream");
+    }
+    let shown = rows.len() as u64;
+    output.table(["#", "time", "event", "fields", "command id", "caused by"], rows);
+    if !output.is_json() && shown < last {
+        output.note(format!("{shown} of {last} events shown: --json shows all"));
+    }
+    Ok(Exit::Done)
+}
+
+/// Hands on the stream's events, in the order of the log.
+fn read(
+    config: &crate::config::Kafka,
+    topic: &str,
+    id: &str,
+    events: &mpsc::Sender<(u64, Record)>,
+) -> Result<(), kafka::Error> {
+    let count = kafka::sender::Sender::open(config)?.partition_count(topic)?;
+    let mut reader =
+        PartitionReader::open(config, topic, partition_of(id, count), Start::Beginning)?;
+    reader.to_end(|record| {
+        let sequence = record
+            .key
+            .as_deref()
+            .and_then(parse_event_key)
+            .and_then(|(found, sequence)| (found == id).then_some(sequence));
+        match sequence.map(|sequence| events.blocking_send((sequence, record))) {
+            // Nobody wants the rest.
+            Some(Err(_)) => Visit::Stop,
+            Some(Ok(())) | None => Visit::Continue,
+        }
+    })
+}
+
+type Decode = Box<dyn Fn(&[u8]) -> Result<Value, CodecError> + Send + Sync>;
+
+/// How the events of an aggregate are read.
+fn decoder(aggregate: &str, schemas: &Arc<Schemas>) -> Option<Decode> {
+    if aggregate != account::NAME.to_string() {
+        return None;
+    }
+    let codec = AccountCodec::new(Arc::clone(schemas));
+    Some(Box::new(move |value| {
+        serde_json::to_value(codec.decode_event(value)?)
+            .map_err(|error| CodecError::Corrupt { what: "an event", reason: error.to_string() })
+    }))
+}
+
+/// Reads an event's fields; asks the registry if its schema is not known here.
+async fn read_fields(
+    decode: &Decode,
+    config: &Config,
+    schemas: &Arc<Schemas>,
+    value: &[u8],
+) -> anyhow::Result<Value> {
+    match decode(value) {
+        Err(CodecError::UnknownSchema(id)) => {
+            runtime::schemas::look_up(config, schemas, id).await?;
+            Ok(decode(value)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+fn as_row(sequence: u64, record: &Record, fields: &Value) -> [String; 6] {
+    let header = |name: &str| record.headers.text(name).unwrap_or_default().to_owned();
+    let fields = match fields {
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| match value {
+                Value::String(text) => format!("{name}={text}"),
+                other => format!("{name}={other}"),
+            })
+            .collect::<Vec<_>>()
+            .join(" "),
+        _ => "(erased)".to_owned(),
+    };
+    let command_id = header("command_id");
+    // Nearly every event was caused by its own command.
+    let cause = Some(header("causation_id")).filter(|cause| *cause != command_id);
+    let (time, name) = (header("ce_time"), short(&header("ce_type")));
+    [sequence.to_string(), time, name, fields, command_id, cause.unwrap_or_default()]
+}
+
+fn as_json(aggregate: &str, id: &str, sequence: u64, record: &Record, fields: &Value) -> Value {
+    let header = |name: &str| record.headers.text(name);
+    json!({
+        "stream": format!("{aggregate}/{id}"),
+        "sequence": sequence,
+        "event_id": header("ce_id"),
+        "type": header("ce_type").map(short),
+        "schema_version": header("schema_version").and_then(|text| text.parse::<u16>().ok()),
+        "time": header("ce_time"),
+        "fields": fields,
+        "command_id": header("command_id"),
+        "correlation_id": header("correlation_id"),
+        "causation_id": header("causation_id"),
+        "actor": header("actor"),
+        "offset": record.offset,
+    })
+}
+
+/// `MoneyDeposited` of `millrace.banking.account.MoneyDeposited`.
+fn short(full_name: &str) -> String {
+    full_name.rsplit('.').next().unwrap_or_default().to_owned()
+}
