@@ -66,8 +66,19 @@ lock_stack() {
   flock -w 600 9 || die "$EXIT_SERVICE" "the other command on stack $STACK_NAME does not end"
 }
 
-# Variables of these scripts, which the program would refuse as unknown settings.
-unset_stack_variables() { unset MILLRACE_HOME MILLRACE_STACK MILLRACE_STACK_NAME; }
+# A stack stays of the kind it was started as, even if a Docker daemon turns up later.
+stack_kind() {
+  local kind=${MILLRACE_STACK:-}
+  [[ -n $kind ]] || kind=$(cat "$STACK_DIR/kind" 2>/dev/null || true)
+  if [[ -z $kind ]]; then
+    kind=local
+    if timeout 5 docker compose version && timeout 5 docker info; then kind=docker; fi >/dev/null 2>&1
+  fi
+  case $kind in
+  local | docker) echo "$kind" ;;
+  *) die "$EXIT_USAGE" "MILLRACE_STACK=$kind: it is local or docker" ;;
+  esac
+}
 
 # Runs a function as a process group of its own, so that a signal to this script is handled at once
 # and ends everything that the function has running (a plain child would be waited for first).

@@ -2,7 +2,9 @@
 # Installs what is missing, and only that: Debian packages, then Kafka, the registry and ClickHouse
 # into .millrace/cache, which every stack shares.
 #
-#   ops/local/install.sh [--run-only]     --run-only leaves out what only a build needs
+#   ops/local/install.sh
+#
+# A stack of containers needs the packages alone.
 
 # shellcheck source=ops/local/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -148,10 +150,7 @@ install_services() {
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
   trap 'jobs_kill; exit 130' INT TERM HUP
-  case ${1:-} in
-  '') install_packages "${PACKAGES_TO_RUN[@]}" "${PACKAGES_TO_BUILD[@]}" ;;
-  --run-only) install_packages "${PACKAGES_TO_RUN[@]}" ;;
-  *) die "$EXIT_USAGE" "usage: ops/local/install.sh [--run-only]" ;;
-  esac
-  install_services
+  (($# == 0)) || die "$EXIT_USAGE" "usage: ops/local/install.sh"
+  install_packages "${PACKAGES_TO_RUN[@]}" "${PACKAGES_TO_BUILD[@]}"
+  if [[ $(stack_kind) == local ]]; then install_services; fi
 fi

@@ -1,0 +1,70 @@
+# shellcheck shell=bash
+# What ops/demo asks the running system, and how it shows the answers.
+
+sql() { # query, options of psql...
+  local query=$1
+  shift
+  "$(pg_bin)/psql" -X -q -v ON_ERROR_STOP=1 "$@" -c "$query" "$MILLRACE_POSTGRES_URL"
+}
+
+clickhouse() { # query
+  curl -sS --fail-with-body -H "X-ClickHouse-User: $MILLRACE_CLICKHOUSE_USER" \
+    -H "X-ClickHouse-Key: $MILLRACE_CLICKHOUSE_PASSWORD" --data-binary "$1" \
+    "$MILLRACE_CLICKHOUSE_URL/?database=$MILLRACE_CLICKHOUSE_DATABASE"
+}
+
+show_balances() {
+  echo
+  echo 'Postgres, banking.account_summary: the ten largest accounts'
+  sql "SELECT account_id, account_type, currency, status, current_balance, total_deposits,
+              total_withdrawals, total_transfers_out, total_fees, version
+         FROM banking.account_summary ORDER BY current_balance DESC, account_id LIMIT 10"
+}
+
+show_volumes() {
+  echo 'ClickHouse, banking_volume_hour: the money that moved, hour by hour'
+  clickhouse "SELECT * FROM banking_volume_hour ORDER BY ALL LIMIT 24 FORMAT PrettyCompactMonoBlock"
+  echo
+}
+
+# Every row of both tables, in an order that no plan can change. Times of projection are left out:
+# they are the only thing that may differ after a replay.
+checksum_of_postgres() {
+  sql "SELECT md5(
+         (SELECT coalesce(string_agg((to_jsonb(t) - 'updated_at')::text, E'\n' ORDER BY t.account_id), '')
+            FROM banking.account_summary t) ||
+         (SELECT coalesce(string_agg(to_jsonb(t)::text, E'\n' ORDER BY t.transaction_id), '')
+            FROM banking.account_transaction t))" -A -t
+}
+
+rows_of_postgres() {
+  sql "SELECT (SELECT count(*) FROM banking.account_summary) || ' accounts, ' ||
+              (SELECT count(*) FROM banking.account_transaction) || ' transactions'" -A -t
+}
+
+# Prints what is still to be done, nothing once all groups have caught up. The handler's groups must
+# be there at all: before the first commit there is no lag to see.
+lag() { # groups that have to be there...
+  "$MILLRACE" status --json 2>/dev/null | "$PYTHON" -c '
+import json, sys
+groups = {group["group"]: group for group in json.load(sys.stdin)["groups"]}
+waiting = [name for name in sys.argv[1:] if name not in groups]
+behind = {name: group.get("lag_events") for name, group in groups.items()}
+waiting += [f"{name} {lag}" for name, lag in sorted(behind.items()) if lag != 0]
+print(", ".join(waiting))
+' "$@" 2>/dev/null
+}
+
+wait_for_lag_zero() { # seconds, groups...
+  local limit=$(($(now_ms) + $1 * 1000)) left=unknown
+  shift
+  while true; do
+    serve_alive || return 1
+    # A snapshot is not enough: nothing may be left twice in a row.
+    if left=$(lag "$@") && [[ -z $left ]] && sleep 0.3 && left=$(lag "$@") && [[ -z $left ]]; then
+      return
+    fi
+    (($(now_ms) < limit)) || die 1 "still behind: ${left:-millrace status does not answer}"
+    sleep 0.3
+  done
+}
