@@ -25,20 +25,21 @@ pub fn check(level: Level, earlier: &str, newer: &str) -> Vec<Violation> {
     let (earlier, newer) = match (parse(earlier), parse(newer)) {
         (Ok(earlier), Ok(newer)) => (earlier, newer),
         (Err(reason), _) | (_, Err(reason)) => {
-            return vec![Violation { direction: "cannot be parsed", field: None, reason }];
+            let direction = "cannot be parsed";
+            return vec![Violation { direction, field: None, reason }];
         }
     };
     let mut violations = Vec::new();
-    let mut read = |direction, writer: &Schema, reader: &Schema| match SchemaCompatibility::can_read(
-        writer, reader,
-    ) {
-        Ok(Compatibility::Full) => {}
-        Ok(Compatibility::Partial) => violations.push(Violation {
-            direction,
-            field: None,
-            reason: "not every value of an enum or a union is known to the reader".to_owned(),
-        }),
-        Err(error) => violations.push(explain(direction, &error)),
+    let mut read = |direction, writer: &Schema, reader: &Schema| {
+        let outcome = SchemaCompatibility::can_read(writer, reader);
+        match outcome {
+            Ok(Compatibility::Full) => {}
+            Ok(Compatibility::Partial) => {
+                let reason = "the reader does not know every value of an enum or a union";
+                violations.push(Violation { direction, field: None, reason: reason.to_owned() });
+            }
+            Err(error) => violations.push(explain(direction, &error)),
+        }
     };
     read("the new version cannot read the old one's", &earlier, &newer);
     if level == Level::FullTransitive {
@@ -71,7 +72,8 @@ mod tests {
         format!(r#"{{"type":"record","name":"R","fields":[{fields}]}}"#)
     }
 
-    const AMOUNT: &str = r#"{"name":"amount","type":{"type":"bytes","logicalType":"decimal","precision":28,"scale":8}}"#;
+    const AMOUNT: &str = r#"{"name":"amount",
+        "type":{"type":"bytes","logicalType":"decimal","precision":28,"scale":8}}"#;
 
     #[test]
     fn every_kept_version_may_follow_the_ones_before_it() {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::compiled::{self, Subject};
 use crate::codec::registry::{self, Registry};
-use crate::codec::schemas::Schemas;
+use crate::codec::schemas::{Lookup, Schemas};
 use crate::config::Config;
 use crate::kernel::codec::CodecError;
 use crate::kernel::message::Headers;
@@ -25,6 +25,9 @@ pub const TOPIC: &str = "millrace.schemas";
 
 /// How long an id that the registry has denied is refused without asking again.
 const MISSING_FOR: Duration = Duration::from_secs(60);
+
+/// How long a second question about an id that was denied takes.
+const DENIED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why the schemas are not there.
 #[derive(Debug, thiserror::Error)]
@@ -127,16 +130,24 @@ pub async fn load(config: &Config) -> Result<Arc<Schemas>, Error> {
 /// Asks the registry what an id stands for and tells `schemas`: the schema, or that there is none
 /// (for a minute, then it is asked again).
 ///
+/// Who asks again although the registry has denied the id must have it: an event on the log. That
+/// takes a second, so that asking again and again is waiting.
+///
 /// # Errors
 /// The registry does not answer.
 pub async fn look_up(config: &Config, schemas: &Arc<Schemas>, id: u32) -> Result<(), Error> {
     let failed =
         |source| Error::Registry { what: format!("schema {id} is not known here"), source };
+    let was_denied = matches!(schemas.lookup(id), Lookup::Missing);
     let registry = Registry::new(&config.registry.url).map_err(failed)?;
     let found = registry.schema(id).await.map_err(failed)?;
     let added = found.map(|text| schemas.add_writer(id, &text));
     if let Some(Err(error)) = &added {
-        tracing::warn!(id, %error, "the registry's schema is no Avro record: commands with it are refused");
+        tracing::warn!(id, %error, "a schema of the registry cannot be used");
+    }
+    if was_denied && !matches!(added, Some(Ok(()))) {
+        tracing::warn!(id, "the registry has no such schema, but a record needs it");
+        tokio::time::sleep(DENIED_PAUSE).await;
     }
     if !matches!(added, Some(Ok(()))) && schemas.mark_missing(id) {
         let schemas = Arc::clone(schemas);

@@ -181,7 +181,9 @@ impl Bank {
 
 proptest! {
     #[test]
-    fn money_is_conserved_and_no_balance_is_negative(steps in prop::collection::vec(step(), 1..120)) {
+    fn money_is_conserved_and_no_balance_is_negative(
+        steps in prop::collection::vec(step(), 1..120),
+    ) {
         let mut bank = Bank { now: Timestamp(1_767_225_600_000_000), ..Bank::default() };
         for index in 0..ACCOUNTS - 1 {
             let _ = bank.send(&format!("acc-{index}"), Command::CreateAccount(CreateAccount {

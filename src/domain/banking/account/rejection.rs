@@ -116,7 +116,7 @@ impl decider::Rejection for Rejection {
     fn message(&self) -> String {
         match self {
             Self::InvalidAccountType { account_type } => format!(
-                "The account type {account_type:?} is not CHECKING, SAVINGS, BUSINESS or INVESTMENT."
+                "{account_type:?} is no account type: CHECKING, SAVINGS, BUSINESS or INVESTMENT."
             ),
             Self::MissingUser => "An account needs an owner: user_id is missing.".to_owned(),
             Self::InvalidCurrency { currency } => {
