@@ -1,5 +1,7 @@
 //! Schemas against the real registry and the real Kafka.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test's expectations")]
+
 use std::sync::Arc;
 
 use millrace::codec::banking::AccountCodec;
@@ -78,22 +80,16 @@ async fn a_start_needs_the_registry_only_until_the_ids_are_known() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_topic_does_not_hold_is_asked_of_the_registry() {
     let installation = Installation::new("schemasb").await;
-    schemas::register(&installation.config).await.expect("registered");
-    installation.admin.delete(&[&installation.topic]).await.expect("deleted");
-    let config = installation.config.clone();
-    let again = Installation { config, ..Installation::new("schemasb2").await };
-    let declared = millrace::topics::declared(&again.config.namespace).expect("declared topics");
-    let name = again.config.namespace.dotted(schemas::TOPIC);
-    let wanted: Vec<_> = declared.into_iter().filter(|one| one.name == name).collect();
-    // A deleted name is free again a moment later.
-    while again.admin.create(&wanted).await.is_err() {
-        tokio::task::yield_now().await;
+    let (config, registry) = (&installation.config, installation.registry());
+    for subject in compiled::subjects(&config.namespace) {
+        for own in subject.versions {
+            registry.register(&subject.name, own.source.text).await.expect("registered");
+        }
     }
-    assert!(schemas::entries(&again.config).await.expect("read").is_empty());
-    let known = schemas::load(&again.config).await.expect("the registry knows them");
+    assert!(schemas::entries(config).await.expect("read").is_empty());
+    let known = schemas::load(config).await.expect("the registry knows them");
     assert!(known.without_id().is_empty());
-    again.admin.delete(&[&name]).await.expect("deleted");
-    again.remove().await;
+    installation.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

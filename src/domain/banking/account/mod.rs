@@ -13,11 +13,13 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+#[expect(clippy::module_name_repetitions, reason = "their names on the wire")]
 pub use command::{
     CloseAccount, Command, CorrectEntry, CreateAccount, Deposit, FreezeAccount, ReceiveTransfer,
     ReverseTransfer, SettleTransfer, Transfer, UnfreezeAccount, Withdraw,
 };
 pub use decide::AMOUNT_WHOLE_DIGITS_MAX;
+#[expect(clippy::module_name_repetitions, reason = "their names on the wire")]
 pub use event::{
     AccountClosed, AccountCreated, AccountFrozen, AccountType, AccountUnfrozen, EntryCorrected,
     Event, MoneyDeposited, MoneyReceived, MoneyTransferred, MoneyWithdrawn, TransferReversed,
