@@ -1,9 +1,12 @@
 //! How each client is set up, and why. Numbers were measured on Kafka 4.3 with librdkafka 2.12.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use rdkafka::types::RDKafkaErrorCode;
 
 use super::{CALL_TIMEOUT, Error, KafkaError};
 use crate::config;
@@ -150,7 +153,7 @@ pub fn consumer<C: ConsumerContext + 'static>(
     let consumer: BaseConsumer<C> = BaseConsumer::from_config_and_context(client, context)
         .map_err(Error::call("creating a consumer"))?;
     let metadata = consumer.client().fetch_metadata(None, CALL_TIMEOUT);
-    metadata.map_err(|source| unreachable(client, source))?;
+    answered(client, metadata)?;
     Ok(consumer)
 }
 
@@ -165,15 +168,22 @@ pub fn threaded_producer<C: ProducerContext + 'static>(
     let producer: ThreadedProducer<C> = ThreadedProducer::from_config_and_context(client, context)
         .map_err(Error::call("creating a producer"))?;
     let metadata = producer.client().fetch_metadata(None, CALL_TIMEOUT);
-    metadata.map_err(|source| unreachable(client, source))?;
+    answered(client, metadata)?;
     Ok(producer)
 }
 
-/// The error for a cluster that does not answer.
-#[must_use]
-pub fn unreachable(client: &ClientConfig, source: KafkaError) -> Error {
-    let brokers = client.get("bootstrap.servers").unwrap_or_default().to_owned();
-    Error::Unreachable { brokers, source }
+/// Whether any broker has ever answered this process.
+static ANSWERED: AtomicBool = AtomicBool::new(false);
+
+/// Takes a client's first answer, or says that the cluster cannot be reached.
+///
+/// # Errors
+/// No broker answers.
+pub fn answered<T>(client: &ClientConfig, answer: Result<T, KafkaError>) -> Result<T, Error> {
+    let brokers = || client.get("bootstrap.servers").unwrap_or_default().to_owned();
+    let answer = answer.map_err(|source| Error::Unreachable { brokers: brokers(), source })?;
+    ANSWERED.store(true, Ordering::Relaxed);
+    Ok(answer)
 }
 
 /// A context that does nothing but log.
@@ -187,10 +197,13 @@ impl ClientContext for Quiet {
 }
 
 /// Logs what librdkafka reports outside any call. It goes on by itself, so this is no error; and
-/// the end of a partition is not even news.
+/// the end of a partition is not even news. Until a broker has answered, whoever waits for that
+/// says so, once.
 pub(super) fn log_error(error: &KafkaError, reason: &str) {
-    if !matches!(error, KafkaError::PartitionEOF(_)) {
+    let is_end = error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF);
+    if !is_end && ANSWERED.load(Ordering::Relaxed) {
         tracing::warn!(%error, reason, "Kafka client");
     }
 }
+
 impl ConsumerContext for Quiet {}

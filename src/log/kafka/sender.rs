@@ -43,7 +43,7 @@ impl Sender {
         let producer = FutureProducer::from_config_and_context(&options, Quiet)
             .map_err(Error::call("creating a producer"))?;
         let metadata = producer.client().fetch_metadata(None, CALL_TIMEOUT);
-        metadata.map_err(|source| client::unreachable(&options, source))?;
+        client::answered(&options, metadata)?;
         Ok(Self { producer })
     }
 

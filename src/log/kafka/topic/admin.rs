@@ -50,8 +50,7 @@ impl Admin {
         let client = AdminClient::from_config_and_context(&options, Quiet)
             .map_err(kafka::Error::call("creating an admin client"))?;
         let admin = Self { client: Arc::new(client), kafka: kafka.clone() };
-        let first = admin.partitions().await;
-        first.map_err(|source| client::unreachable(&options, source))?;
+        client::answered(&options, admin.partitions().await)?;
         Ok(admin)
     }
 
