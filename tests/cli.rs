@@ -1,5 +1,7 @@
 //! The command line from outside: exit codes, output, and what it leaves at the brokers.
 
+#![expect(clippy::unwrap_used, reason = "a test's expectations")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -126,7 +128,9 @@ fn declarations_that_would_lose_data_are_refused_before_anything_is_asked() {
 }
 
 mod with_the_stack {
+    use std::process::{Child, Stdio};
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::{Duration, Instant};
 
     use millrace::config::Config;
     use millrace::kernel::message::Headers;
@@ -134,6 +138,7 @@ mod with_the_stack {
     use millrace::log::kafka::sender::Sender;
     use millrace::log::kafka::topic::Admin;
     use millrace::topics;
+    use serde_json::json;
 
     use super::*;
 
@@ -298,5 +303,112 @@ mod with_the_stack {
         let output = installation.run(&["send", "banking.account", "acc-1", "CloseAccount"]);
         let (_, err) = expect(&output, FAILED);
         assert!(err.contains("millrace topics apply"), "{err}");
+    }
+
+    /// A running `serve`, killed when dropped.
+    struct Serve {
+        child: Child,
+        addr: String,
+    }
+
+    impl Serve {
+        fn start(installation: &Installation) -> Self {
+            // Free at this moment; nobody else asks for it in the next.
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let addr = listener.local_addr().unwrap().to_string();
+            drop(listener);
+            let child = Command::new(env!("CARGO_BIN_EXE_millrace"))
+                .env("MILLRACE_NAMESPACE", &installation.0)
+                .env("MILLRACE_HTTP_ADDR", &addr)
+                .env("MILLRACE_LOG", "warn")
+                .args(["serve", "--only", "handler"])
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            Self { child, addr }
+        }
+
+        /// Tells it to stop and returns its exit code.
+        fn stop(mut self) -> Option<i32> {
+            let pid = self.child.id().to_string();
+            assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+            let start = Instant::now();
+            let code = self.child.wait().unwrap().code();
+            assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+            code
+        }
+    }
+
+    impl Drop for Serve {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    #[test]
+    fn a_command_is_answered_and_its_event_is_history() {
+        let installation = Installation::new();
+        expect(&installation.run(&["topics", "apply"]), DONE);
+        expect(&installation.run(&["schemas", "register"]), DONE);
+        let serve = Serve::start(&installation);
+        let send = |code: i32, arguments: &[&str]| -> Value {
+            let all = [&["--json", "send", "banking.account", "acc-1"], arguments].concat();
+            let output = installation.run(&[&all[..], &["--wait", "30"]].concat());
+            serde_json::from_str(&expect(&output, code).0).unwrap()
+        };
+        let open = ["CreateAccount", "user_id=ann", "account_type=savings", "initial_deposit=250"];
+        let created = send(DONE, &open);
+        assert_eq!((&created["outcome"], &created["version"]), (&json!("ACCEPTED"), &json!(1)));
+
+        let id = "6f1c8d6e-6c0f-4e52-9c2b-0a4d8d5f1a11";
+        let deposit = ["Deposit", "amount=12.50", "reference=salary", "--id", id, "--actor", "ann"];
+        assert_eq!(send(DONE, &deposit)["duplicate"], false);
+        assert_eq!(send(DONE, &deposit)["duplicate"], true);
+        let other = send(FAILED, &["Deposit", "amount=13.00", "--id", id]);
+        assert_eq!(other["code"], "IdempotencyConflict");
+        let refused = send(FAILED, &["Withdraw", "amount=999.00"]);
+        assert_eq!(refused["code"], "InsufficientFunds");
+        assert_eq!(refused["details"], json!({"available": "262.50", "requested": "999.00"}));
+        let late = send(FAILED, &["Deposit", "amount=1.00", "--expected-version", "1"]);
+        assert_eq!(late["code"], "VersionConflict");
+        assert_eq!(late["details"], json!({"actual": "2", "expected": "1"}));
+        let bad = send(FAILED, &["Deposit", "amount:=1.5"]);
+        assert_eq!(
+            (&bad["code"], &bad["details"]["field"]),
+            (&json!("InvalidField"), &json!("amount"))
+        );
+
+        let taken = Command::new(env!("CARGO_BIN_EXE_millrace"))
+            .env("MILLRACE_NAMESPACE", &installation.0)
+            .env("MILLRACE_HTTP_ADDR", &serve.addr)
+            .args(["serve", "--only", "handler"])
+            .output()
+            .unwrap();
+        let (_, err) = expect(&taken, USAGE);
+        assert!(err.contains("MILLRACE_HTTP_ADDR") && err.contains(&serve.addr), "{err}");
+
+        for stream in [&["banking.account/acc-1"][..], &["banking.account", "acc-1"]] {
+            let output = installation.run(&[&["history", "--json"], stream].concat());
+            let (out, _) = expect(&output, DONE);
+            let events: Vec<Value> =
+                out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let types: Vec<_> =
+                events.iter().map(|event| event["type"].as_str().unwrap()).collect();
+            assert_eq!(types, ["AccountCreated", "MoneyDeposited"]);
+            assert_eq!(events[1]["sequence"], 2);
+            assert_eq!(events[1]["command_id"], id);
+            assert_eq!(events[1]["actor"], "ann");
+            assert_eq!(events[1]["fields"]["reference"], "salary");
+        }
+        let (out, _) = expect(&installation.run(&["history", "banking.account/acc-1"]), DONE);
+        assert!(out.contains("MoneyDeposited") && out.contains("reference=salary"), "{out}");
+        let nobody = installation.run(&["history", "banking.account/nobody"]);
+        assert!(expect(&nobody, FAILED).1.contains("no such stream"));
+
+        assert_eq!(serve.stop(), Some(DONE));
+        let wait = ["send", "banking.account", "acc-1", "CloseAccount", "--wait", "1"];
+        let (_, err) = expect(&installation.run(&wait), FAILED);
+        assert!(err.contains("is `millrace serve` running?"), "{err}");
     }
 }
