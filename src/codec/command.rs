@@ -12,7 +12,7 @@ use super::fields::{Fields, Value};
 use super::schemas::{Lookup, Schemas};
 use crate::domain::money::Amount;
 use crate::kernel::codec::{BadCommand, BodyMetadata, Decoded, Undecoded};
-use crate::kernel::stream::ID_BYTES_MAX;
+use crate::kernel::stream::{ID_BYTES_MAX, is_aggregate_id};
 use crate::kernel::time::Timestamp;
 
 /// The longest value that is read.
@@ -224,12 +224,7 @@ impl Body<'_> {
             }
             (Some(key), _) => Ok(key),
             (None, Some(Value::Text(id))) => {
-                if id.is_empty() || id.len() > ID_BYTES_MAX {
-                    let reason = format!("must have 1 to {ID_BYTES_MAX} bytes, not {}", id.len());
-                    Err(invalid_key(reason))
-                } else {
-                    Ok(id)
-                }
+                if is_aggregate_id(id) { Ok(id) } else { Err(invalid_key(wrong_id(id))) }
             }
             (None, _) => {
                 Err(invalid_key("is missing, and the record has no key either".to_owned()))
@@ -332,11 +327,7 @@ impl<'f> Extract<'f, '_> {
     /// It is absent, no text, empty or too long.
     pub fn id(&mut self, field: &'static str) -> Result<String, FieldError> {
         let id = self.text(field)?;
-        if id.is_empty() || id.len() > ID_BYTES_MAX {
-            let reason = format!("must have 1 to {ID_BYTES_MAX} bytes, not {}", id.len());
-            return Err(FieldError::invalid(field, reason));
-        }
-        Ok(id)
+        if is_aggregate_id(&id) { Ok(id) } else { Err(FieldError::invalid(field, wrong_id(&id))) }
     }
 
     /// Money, with at most so many digits before the point. It is a string in JSON and bytes in
@@ -388,10 +379,18 @@ impl<'f> Extract<'f, '_> {
     fn peek_text(&self, field: &'static str) -> Result<Option<&'f str>, FieldError> {
         match self.fields.get(field) {
             None => Ok(None),
+            // Postgres cannot hold it, so an event must not.
+            Some(Value::Text(text)) if text.contains('\0') => {
+                Err(FieldError::invalid(field, "must not hold a NUL character"))
+            }
             Some(Value::Text(text)) => Ok(Some(text)),
             Some(_) => Err(FieldError::invalid(field, "must be a string")),
         }
     }
+}
+
+fn wrong_id(id: &str) -> String {
+    format!("must have 1 to {ID_BYTES_MAX} bytes without NUL, not {}", id.len())
 }
 
 /// Collects what a command's content is, each part with its length in front.

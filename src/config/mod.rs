@@ -217,13 +217,15 @@ impl Default for Http {
 pub struct Handler {
     /// The most commands in one transaction (1 to 5,000).
     pub batch: usize,
+    /// How many events lie between two snapshots of a stream (1 to 10,000).
+    pub snapshot_every: u64,
     /// Whose clock an event's time is.
     pub command_time: CommandTime,
 }
 
 impl Default for Handler {
     fn default() -> Self {
-        Self { batch: 5_000, command_time: CommandTime::Handler }
+        Self { batch: 5_000, snapshot_every: 100, command_time: CommandTime::Handler }
     }
 }
 

@@ -69,7 +69,7 @@ const fn address(
 const PATH: &str = "the path of a PEM file";
 const HTTP_URL: &str = "an address such as http://127.0.0.1:8123";
 
-static SETTINGS: [Setting; 21] = [
+static SETTINGS: [Setting; 22] = [
     plain(
         "MILLRACE_NAMESPACE",
         "namespace",
@@ -170,6 +170,15 @@ static SETTINGS: [Setting; 21] = [
         let number = text.parse().ok().filter(|number| (1..=5_000).contains(number));
         store(&mut config.handler.batch, number)
     }),
+    plain(
+        "MILLRACE_HANDLER_SNAPSHOT_EVERY",
+        "handler.snapshot_every",
+        "a number from 1 to 10000",
+        |config, text| {
+            let number = text.parse().ok().filter(|number| (1..=10_000).contains(number));
+            store(&mut config.handler.snapshot_every, number)
+        },
+    ),
     plain(
         "MILLRACE_HANDLER_COMMAND_TIME",
         "handler.command_time",

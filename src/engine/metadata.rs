@@ -170,8 +170,10 @@ fn text<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, BadMetadata> {
         let reason = format!("is {} bytes; at most {VALUE_BYTES_MAX} are taken", value.len());
         return Err(BadMetadata { field: field(), reason });
     }
-    std::str::from_utf8(value)
-        .map_err(|_| BadMetadata { field: field(), reason: "is not UTF-8".to_owned() })
+    match std::str::from_utf8(value) {
+        Ok(text) if !text.contains('\0') => Ok(text),
+        _ => Err(BadMetadata { field: field(), reason: "is not UTF-8 without NUL".to_owned() }),
+    }
 }
 
 fn invalid(name: &str, reason: &str, value: &str) -> BadMetadata {

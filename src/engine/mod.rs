@@ -14,4 +14,5 @@ pub mod position;
 pub mod protocol;
 pub mod reply;
 pub mod restore;
+pub mod snapshot;
 pub mod turn;

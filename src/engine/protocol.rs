@@ -34,6 +34,8 @@ pub struct Settings {
     pub batch_bytes_max: usize,
     /// Whether an event's time may be the client's.
     pub trust_command_time: bool,
+    /// How many events lie between two snapshots of a stream (1 to 10,000).
+    pub snapshot_every: u64,
     /// For how long answers are remembered, in seconds.
     pub window_seconds: i64,
     /// Signs and verifies origins.
@@ -158,6 +160,8 @@ pub struct Counts {
     pub transactions: u64,
     /// Events read to restore the state.
     pub restored_events: u64,
+    /// Snapshots taken up to restore the state.
+    pub restored_snapshots: u64,
     /// Streams in memory.
     pub streams: u64,
     /// Answers remembered.

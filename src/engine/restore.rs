@@ -8,6 +8,7 @@ use super::dedup::{Answer, CommandKey};
 use super::position::Position;
 use super::protocol::{Action, Settings};
 use super::reply::RESULT_OF;
+use super::snapshot;
 use super::turn::Stream;
 use crate::kernel::codec::{Codec, CodecError};
 use crate::kernel::decider::Decider;
@@ -20,7 +21,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
     pub(super) fn fold_restored(&mut self, kind: Kind) -> Action {
         while let Some(record) = self.restoring.pop_front() {
             let outcome = match kind {
-                Kind::Snapshots => self.restore_position(&record),
+                Kind::Snapshots => self.restore_snapshot(&record),
                 Kind::Events => self.restore_event(&record),
                 _ => self.restore_result(&record),
             };
@@ -44,8 +45,10 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         Action::More
     }
 
-    fn restore_position(&mut self, record: &Record) -> Result<(), RestoreError> {
-        if record.key.as_deref() != Some(POSITION_KEY) {
+    fn restore_snapshot(&mut self, record: &Record) -> Result<(), RestoreError> {
+        let Some(key) = record.key.as_deref() else { return Ok(()) };
+        if key != POSITION_KEY {
+            self.restore_stream(key, record.value.as_deref());
             return Ok(());
         }
         let value = record.value.as_deref().unwrap_or_default();
@@ -56,6 +59,22 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         })?;
         self.position = Some(position);
         Ok(())
+    }
+
+    /// Takes a stream's state; one that cannot be read is folded from its events.
+    fn restore_stream(&mut self, key: &[u8], value: Option<&[u8]>) {
+        let Ok(id) = std::str::from_utf8(key) else { return };
+        match value {
+            Some(value) => {
+                if let Some(stream) = snapshot::from_bytes::<D>(id, value) {
+                    self.counts.restored_snapshots += 1;
+                    self.streams.insert(id.into(), stream);
+                }
+            }
+            None => {
+                self.streams.remove(id);
+            }
+        }
     }
 
     fn restore_event(&mut self, record: &Record) -> Result<(), RestoreError> {

@@ -4,7 +4,7 @@
 //! A turn works on an overlay: the committed state stays as it is until the transaction has
 //! committed, so an abort costs nothing but the overlay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -19,10 +19,11 @@ use super::reply::{
     EventPlace, FORBIDDEN, IDEMPOTENCY_CONFLICT, Place, Refusal, Request, Verdict, command_result,
     dead_letter, event_record, malformed, owned, raw_content_hash, result_record, version_conflict,
 };
+use super::snapshot;
 use crate::kernel::codec::{BadCommand, Codec, Decoded, Undecoded};
 use crate::kernel::decider::{Context, Decider, Rejection};
 use crate::kernel::message::{Headers, Outgoing, Record};
-use crate::kernel::stream::{ID_BYTES_MAX, Kind, StreamHash, partition_of};
+use crate::kernel::stream::{ID_BYTES_MAX, Kind, StreamHash, is_aggregate_id, partition_of};
 use crate::kernel::time::Timestamp;
 
 /// The longest value of a command, in bytes.
@@ -62,6 +63,7 @@ pub struct Turn<'a, D: Decider, C> {
     position: &'a Position,
     now: Timestamp,
     changes: Changes<D>,
+    snapshots_due: BTreeSet<String>,
     /// The records of the transaction, in order.
     pub records: Vec<Outgoing>,
     /// What goes to other partitions first.
@@ -113,6 +115,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
             position,
             now,
             changes: Changes::default(),
+            snapshots_due: BTreeSet::new(),
             records: Vec::new(),
             crossings: Vec::new(),
         }
@@ -120,7 +123,18 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
 
     /// Ends the turn: what it changes in memory, what it writes, and what it sends on first.
     #[must_use]
-    pub fn finish(self) -> (Changes<D>, Vec<Outgoing>, Vec<Crossing>) {
+    pub fn finish(mut self) -> (Changes<D>, Vec<Outgoing>, Vec<Crossing>) {
+        for id in std::mem::take(&mut self.snapshots_due) {
+            let stream = self.changes.streams.get(id.as_str());
+            let value = stream.and_then(|stream| snapshot::to_bytes::<D>(stream, 0));
+            let key = Some(id.into_bytes());
+            let headers = Headers::default();
+            let record = Outgoing { kind: Kind::Snapshots, key, value, headers };
+            // A state that is too large for a record is folded from its events instead.
+            if record.value.is_some() && record.byte_count() <= EVENT_BYTES_MAX {
+                self.records.push(record);
+            }
+        }
         (self.changes, self.records, self.crossings)
     }
 
@@ -133,7 +147,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
             return self.take_without_key(record);
         };
         match std::str::from_utf8(key) {
-            Ok(id) if !id.is_empty() && id.len() <= ID_BYTES_MAX => {
+            Ok(id) if is_aggregate_id(id) => {
                 let partition = partition_of(id, self.settings.partition_count);
                 if partition == self.settings.partition {
                     self.take_own(record, id)
@@ -143,7 +157,8 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
                 }
             }
             _ => {
-                let reason = format!("the key must be UTF-8 of 1 to {ID_BYTES_MAX} bytes");
+                let reason =
+                    format!("the key must be UTF-8 of 1 to {ID_BYTES_MAX} bytes without NUL");
                 let code = "InvalidKey";
                 self.refuse_unread(record, BadCommand { code, reason, ..BadCommand::default() });
                 Ok(())
@@ -443,6 +458,9 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         }
         let event_count = events.len() as u64;
         let version = stream.version + event_count;
+        if snapshot::is_due(stream.version, version, self.settings.snapshot_every) {
+            self.snapshots_due.insert(request.aggregate_id.clone());
+        }
         if event_count > 0 {
             stream.version = version;
             stream.last_time = at;

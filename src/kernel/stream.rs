@@ -16,8 +16,15 @@ use uuid::Uuid;
 /// The longest aggregate id that is taken, in bytes.
 pub const ID_BYTES_MAX: usize = 256;
 
-/// The key of the position record in a snapshots topic. No aggregate id can collide with it.
+/// The key of the position record in a snapshots topic. No aggregate id can be this, since ids hold
+/// no NUL ([`is_aggregate_id`]).
 pub const POSITION_KEY: &[u8] = b"\0position";
+
+/// Whether text can name an aggregate: 1 to 256 bytes, no NUL (which no database's text holds).
+#[must_use]
+pub fn is_aggregate_id(text: &str) -> bool {
+    !text.is_empty() && text.len() <= ID_BYTES_MAX && !text.contains('\0')
+}
 
 /// The name of a kind of aggregate, in kebab-case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

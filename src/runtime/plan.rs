@@ -60,6 +60,7 @@ impl Plan {
                 batch_max: config.handler.batch.clamp(1, 5_000),
                 batch_bytes_max: BATCH_BYTES_MAX,
                 trust_command_time: config.handler.command_time == CommandTime::Trust,
+                snapshot_every: config.handler.snapshot_every,
                 window_seconds: WINDOW_SECONDS,
                 key: key.clone(),
             };

@@ -138,6 +138,7 @@ impl World {
             batch_max: self.rng.random_range(1..20),
             batch_bytes_max: 1 << 20,
             trust_command_time: false,
+            snapshot_every: 5,
             window_seconds: 90_000,
             key: hmac::Key::new(hmac::HMAC_SHA256, b"simulated"),
         };

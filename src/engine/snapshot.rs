@@ -1,0 +1,71 @@
+//! State at a sequence, so that a restore need not fold every event: stream <-> record.
+//!
+//! A snapshot of another form or another state schema is not read: the events are folded instead.
+
+use serde::{Deserialize, Serialize};
+
+use super::turn::Stream;
+use crate::kernel::decider::Decider;
+use crate::kernel::stream::StreamHash;
+use crate::kernel::time::Timestamp;
+
+/// The form of the record; another number is not read.
+const FORM: u8 = 1;
+
+/// How many events lie between two snapshots of a stream, unless set otherwise.
+pub const EVERY: u64 = 100;
+/// The most events that may lie between two snapshots.
+pub const EVERY_MAX: u64 = 10_000;
+
+#[derive(Serialize, Deserialize)]
+struct Body<S> {
+    version: u64,
+    last_time: Timestamp,
+    /// A place in the events partition that is not behind the event after the snapshot's last one:
+    /// whoever reads the stream on may begin there, and skips by sequence.
+    log_offset: i64,
+    state: S,
+}
+
+/// Whether a stream that grew from one version to another passed a multiple of `every`.
+#[must_use]
+pub const fn is_due(before: u64, after: u64, every: u64) -> bool {
+    before / every != after / every
+}
+
+/// The record's value; `None` if the state cannot be written, which is a bug but loses nothing.
+#[must_use]
+pub fn to_bytes<D: Decider>(stream: &Stream<D::State>, log_offset: i64) -> Option<Vec<u8>> {
+    let mut bytes = vec![FORM];
+    bytes.extend_from_slice(&D::STATE_SCHEMA.to_be_bytes());
+    let (version, last_time) = (stream.version, stream.last_time);
+    let body = Body { version, last_time, log_offset, state: &stream.state };
+    postcard::to_extend(&body, bytes).ok()
+}
+
+/// Reads the record's value; `None` if it is of another form or state schema, or damaged.
+#[must_use]
+pub fn from_bytes<D: Decider>(id: &str, bytes: &[u8]) -> Option<Stream<D::State>> {
+    let (&form, rest) = bytes.split_first()?;
+    let (schema, rest) = rest.split_first_chunk::<2>()?;
+    if form != FORM || u16::from_be_bytes(*schema) != D::STATE_SCHEMA {
+        return None;
+    }
+    let (body, rest): (Body<D::State>, _) = postcard::take_from_bytes(rest).ok()?;
+    let Body { version, last_time, state, .. } = body;
+    let hash = StreamHash::new(D::NAME, id);
+    rest.is_empty().then_some(Stream { state, version, last_time, hash })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_due_whenever_a_multiple_is_passed() {
+        assert!(is_due(99, 100, 100));
+        assert!(is_due(98, 102, 100));
+        assert!(!is_due(100, 199, 100));
+        assert!(is_due(0, 1, 1));
+    }
+}
