@@ -1,6 +1,6 @@
 //! Schemas against the real registry and the real Kafka.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a test's expectations")]
+#![expect(clippy::expect_used, reason = "a test's expectations")]
 
 use std::sync::Arc;
 

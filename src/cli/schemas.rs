@@ -193,3 +193,60 @@ fn list(entries: Vec<(u32, schemas::Entry)>, output: Output) -> anyhow::Result<E
     }
     Ok(Exit::Done)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::stream::Namespace;
+
+    fn subject(record: &str) -> Subject {
+        let subjects = compiled::subjects(&Namespace::default());
+        subjects.into_iter().find(|subject| subject.name.ends_with(record)).unwrap()
+    }
+
+    fn registered(version: u32, text: &str) -> Registered {
+        Registered { id: version, version, text: text.to_owned() }
+    }
+
+    fn against(compared: &[Compared]) -> Vec<(u16, &str, bool)> {
+        compared.iter().map(|one| (one.version, one.against.as_str(), one.ok)).collect()
+    }
+
+    #[test]
+    fn each_version_is_compared_with_what_came_before_it() {
+        let deposited = subject(".MoneyDeposited");
+        let texts: Vec<_> = deposited.versions.iter().map(|own| own.source.text).collect();
+        let nothing = (1, "nothing before it", true);
+        let kept = (2, "kept 1", true);
+        assert_eq!(against(&compare(&deposited, &[])), [nothing, kept]);
+        let both = [registered(1, texts[0]), registered(2, texts[1])];
+        let found = compare(&deposited, &both);
+        assert_eq!(against(&found), [nothing, kept, (2, "registered 1", true)]);
+        let other = texts[1].replace("Money was paid in.", "Somebody else's words.");
+        let found = compare(&deposited, &[registered(7, &other)]);
+        assert_eq!(against(&found), [nothing, kept, (2, "registered 7", true)]);
+    }
+
+    #[test]
+    fn what_breaks_is_named() {
+        let frozen = subject(".AccountFrozen");
+        let text = frozen.versions[0].source.text;
+        let other = text.replace(r#""fields": ["#, r#""fields": [{"name":"by","type":"string"},"#);
+        let found = compare(&frozen, &[registered(1, &other)]);
+        assert_eq!(against(&found), [(1, "registered 1", false)]);
+        assert_eq!(found[0].field.as_deref(), Some("by"));
+        assert!(found[0].reason.as_deref().unwrap().contains("default"));
+    }
+
+    #[test]
+    fn a_command_need_only_read_its_last_version() {
+        let deposit = subject(".Deposit");
+        let text = deposit.versions[0].source.text;
+        let broken = text.replace(r#""name": "amount""#, r#""name": "sum""#);
+        let readable = text.replace("Pays money in.", "Pays in.");
+        let found = compare(&deposit, &[registered(1, &broken), registered(2, &readable)]);
+        assert_eq!(against(&found), [(1, "registered 2", true)]);
+        let found = compare(&deposit, &[registered(1, &readable), registered(2, &broken)]);
+        assert_eq!(against(&found), [(1, "registered 2", false)]);
+    }
+}

@@ -152,7 +152,7 @@ mod tests {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 files(&path, found);
-            } else {
+            } else if path.extension().is_some_and(|extension| extension == "avsc") {
                 found.push(std::fs::read_to_string(path).unwrap());
             }
         }

@@ -52,6 +52,21 @@ pub enum Error {
         /// Its version.
         version: u16,
     },
+    /// The registry has given an id away twice, for example because it lost its data.
+    #[error(
+        "id {id} stands for two schemas: {known} in `{topic}`, on whose word events were \
+         written, and {found} in the registry; restore the registry's data"
+    )]
+    Conflict {
+        /// The id.
+        id: u32,
+        /// The topic that says otherwise.
+        topic: String,
+        /// The subject it stood for.
+        known: String,
+        /// The subject it stands for now.
+        found: String,
+    },
     /// A schema cannot be read.
     #[error("a registered schema cannot be used")]
     Schema(#[from] CodecError),
@@ -237,6 +252,19 @@ pub async fn register(config: &Config) -> Result<Vec<(u32, Entry)>, Error> {
                 schema: own.source.text.to_owned(),
             };
             written.push((registered.id, entry));
+        }
+    }
+    for (id, entry) in &written {
+        let other = |(known_id, known): &&(u32, Entry)| {
+            known_id == id && known.fingerprint != entry.fingerprint
+        };
+        if let Some((_, known)) = known.iter().find(other) {
+            return Err(Error::Conflict {
+                id: *id,
+                topic,
+                known: known.subject.clone(),
+                found: entry.subject.clone(),
+            });
         }
     }
     for (id, entry) in &written {

@@ -254,10 +254,11 @@ impl Account {
     fn correct(&self, command: &CorrectEntry, context: &Context) -> Result<Vec<Event>, Rejection> {
         let sequence = Uuid::parse_str(&command.compensates_event_id)
             .ok()
-            .and_then(|id| context.stream.sequence_of(id));
-        if !sequence.is_some_and(|sequence| (1..=context.version).contains(&sequence)) {
+            .and_then(|id| context.stream.sequence_of(id))
+            .filter(|sequence| (1..=context.version).contains(sequence));
+        let Some(sequence) = sequence else {
             return Err(Rejection::UnknownEvent { event_id: command.compensates_event_id.clone() });
-        }
+        };
         check_form("amount", command.amount, self.currency)?;
         if command.amount.is_zero() {
             return Err(Rejection::NonPositiveAmount { amount: command.amount });
@@ -274,7 +275,8 @@ impl Account {
         Ok(vec![Event::EntryCorrected(EntryCorrected {
             user_id: self.user_id.clone(),
             currency: self.currency,
-            compensates_event_id: command.compensates_event_id.clone(),
+            // As the event itself writes its id, however the sender did.
+            compensates_event_id: context.stream.event_id(sequence).to_string(),
             amount: command.amount,
             balance_after: match reduced {
                 Some(balance) => balance,

@@ -209,4 +209,9 @@ impl decider::Rejection for Rejection {
     fn is_malformed(&self) -> bool {
         matches!(self, Self::InvalidField { .. })
     }
+
+    /// Only what passes by itself; all else needs somebody to do something first.
+    fn is_retryable(&self) -> bool {
+        matches!(self, Self::TransferPending)
+    }
 }

@@ -127,6 +127,19 @@ fn corrects_an_earlier_event_of_its_own() {
 }
 
 #[test]
+fn an_event_may_be_named_in_any_form_of_its_id() {
+    let context = scenario_context::<Account>(0, SCENARIO_NOW);
+    let named = CorrectEntry {
+        compensates_event_id: context.event_id(1).simple().to_string().to_uppercase(),
+        amount: amount("1"),
+        reason: Some("typo".to_owned()),
+    };
+    given::<Account>([opened("100")])
+        .when(Command::CorrectEntry(named))
+        .then([corrected(1, "1", "101")]);
+}
+
+#[test]
 fn corrects_no_event_that_is_not_there() {
     for sequence in [0, 2, 1 << 39] {
         let command = correct(sequence, "0");
