@@ -224,7 +224,11 @@ impl Body<'_> {
             }
             (Some(key), _) => Ok(key),
             (None, Some(Value::Text(id))) => {
-                if is_aggregate_id(id) { Ok(id) } else { Err(invalid_key(wrong_id(id))) }
+                if is_aggregate_id(id) {
+                    Ok(id)
+                } else {
+                    Err(invalid_key(wrong_id(id)))
+                }
             }
             (None, _) => {
                 Err(invalid_key("is missing, and the record has no key either".to_owned()))
@@ -330,6 +334,19 @@ impl<'f> Extract<'f, '_> {
         if is_aggregate_id(&id) { Ok(id) } else { Err(FieldError::invalid(field, wrong_id(&id))) }
     }
 
+    /// The id of another aggregate; empty if it is absent.
+    ///
+    /// # Errors
+    /// It is no text or too long.
+    pub fn id_or_empty(&mut self, field: &'static str) -> Result<String, FieldError> {
+        let id = self.text_or(field, "")?;
+        if id.is_empty() || is_aggregate_id(&id) {
+            Ok(id)
+        } else {
+            Err(FieldError::invalid(field, wrong_id(&id)))
+        }
+    }
+
     /// Money, with at most so many digits before the point. It is a string in JSON and bytes in
     /// Avro, never a number.
     ///
@@ -390,7 +407,11 @@ impl<'f> Extract<'f, '_> {
 }
 
 fn wrong_id(id: &str) -> String {
-    format!("must have 1 to {ID_BYTES_MAX} bytes without NUL, not {}", id.len())
+    if id.contains('\0') {
+        "must not hold a NUL character".to_owned()
+    } else {
+        format!("must have 1 to {ID_BYTES_MAX} bytes, not {}", id.len())
+    }
 }
 
 /// Collects what a command's content is, each part with its length in front.

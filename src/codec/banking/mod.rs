@@ -191,7 +191,7 @@ const COMMANDS: &[Entry<Command>] = &[
     ("CreateAccount", |fields| {
         Ok(Command::CreateAccount(CreateAccount {
             account_id: fields.aggregate_id().to_owned(),
-            user_id: fields.text_or("user_id", "")?,
+            user_id: fields.id_or_empty("user_id")?,
             account_type: fields.caseless_text("account_type")?,
             initial_deposit: money(fields, "initial_deposit")?,
             currency: fields.text_or("currency", "USD")?,

@@ -70,6 +70,10 @@ fn fields_are_there_and_of_their_kind() {
     assert_eq!(deposit("null"), missing("amount"));
     assert_eq!(bad_json(r#"{"type":"Deposit"}"#), missing("amount"));
     assert_eq!(bad_json(r#"{"type":"Deposit","amount":"1","reference":5}"#), invalid("reference"));
+    assert_eq!(bad_json(r#"{"type":"CloseAccount","reason":"a\u0000b"}"#), invalid("reason"));
+    let long = "x".repeat(257);
+    let opening = format!(r#"{{"type":"CreateAccount","user_id":"{long}"}}"#);
+    assert_eq!(bad_json(&opening), invalid("user_id"));
     for id in ["5", r#""""#, &format!(r#""{}""#, "x".repeat(257))] {
         let text = format!(r#"{{"type":"Transfer","to_account_id":{id},"amount":"1"}}"#);
         assert_eq!(bad_json(&text), invalid("to_account_id"));
@@ -126,6 +130,7 @@ fn the_id_stands_in_the_key_or_in_the_body_or_in_both_alike() {
     assert_eq!(refused(None, r#""""#), ("InvalidKey", None));
     let long = format!("{:?}", "x".repeat(257));
     assert_eq!(refused(None, &long), ("InvalidKey", None));
+    assert_eq!(refused(None, r#""a\u0000b""#), ("InvalidKey", None));
     assert_eq!(refused(None, "5"), ("InvalidField", None));
     let longest = "x".repeat(256);
     assert_eq!(with(None, &format!("{longest:?}")).unwrap().aggregate_id, longest);
