@@ -101,11 +101,10 @@ fn read(
             .as_deref()
             .and_then(parse_event_key)
             .and_then(|(found, sequence)| (found == id).then_some(sequence));
-        match sequence.map(|sequence| events.blocking_send((sequence, record))) {
-            // Nobody wants the rest.
-            Some(Err(_)) => Visit::Stop,
-            Some(Ok(())) | None => Visit::Continue,
-        }
+        let Some(sequence) = sequence else { return Visit::Continue };
+        // It is closed when nobody wants the rest.
+        let wanted = events.blocking_send((sequence, record)).is_ok();
+        if wanted { Visit::Continue } else { Visit::Stop }
     })
 }
 
@@ -141,18 +140,17 @@ async fn read_fields(
 
 fn as_row(sequence: u64, record: &Record, fields: &Value) -> [String; 6] {
     let header = |name: &str| record.headers.text(name).unwrap_or_default().to_owned();
-    let fields = match fields {
-        Value::Object(fields) => fields
-            .iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(name, value)| match value {
-                Value::String(text) => format!("{name}={text}"),
-                other => format!("{name}={other}"),
-            })
-            .collect::<Vec<_>>()
-            .join(" "),
-        _ => "(erased)".to_owned(),
-    };
+    let fields = fields.as_object().map_or_else(
+        || "(erased)".to_owned(),
+        |fields| {
+            let present = fields.iter().filter(|(_, value)| !value.is_null());
+            let texts = present.map(|(name, value)| match value.as_str() {
+                Some(text) => format!("{name}={text}"),
+                None => format!("{name}={value}"),
+            });
+            texts.collect::<Vec<_>>().join(" ")
+        },
+    );
     let command_id = header("command_id");
     // Nearly every event was caused by its own command.
     let cause = Some(header("causation_id")).filter(|cause| *cause != command_id);
