@@ -3,4 +3,5 @@
 pub mod handler_group;
 pub mod lane;
 mod plan;
+pub mod projection;
 pub mod schemas;

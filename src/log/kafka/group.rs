@@ -161,6 +161,12 @@ impl<R: Rebalance> Member<R> {
         self.consumer.commit(&list, CommitMode::Sync)
     }
 
+    /// Calls `wake` when there is something to poll and was nothing before, on a thread of the
+    /// client's own.
+    pub fn wake_with(&mut self, wake: impl Fn() + Send + Sync + 'static) {
+        self.consumer.set_nonempty_callback(wake);
+    }
+
     /// The group's metadata, if this member is in good standing: without a generation, offsets in
     /// a transaction would not be fenced by the group.
     #[must_use]
@@ -217,6 +223,9 @@ impl Witness {
         let mut asked = TopicPartitionList::new();
         asked.add_partition_offset(&place.0, place.1, Offset::Invalid)?;
         let list = self.consumer.committed_offsets(asked, COMMITTED_TIMEOUT)?;
+        for element in list.elements() {
+            element.error()?;
+        }
         let found = ffi::committed_offsets(&list).into_iter().next();
         drop(list);
         let (log_start, log_end) =

@@ -1,0 +1,546 @@
+//! The projection loop of one partition: records, completions, time -> actions.
+//!
+//! A state machine without I/O. There is at most one outstanding action; its completion comes
+//! back as the next input. What it guarantees: a batch is applied only at the place that the store
+//! holds, batches go in order, and after anything that went wrong the store is asked where it
+//! stands before a record is applied again.
+
+mod retry;
+
+use std::mem;
+use std::sync::Arc;
+
+pub use retry::Retry;
+
+use super::reset_protocol::{self, CommitMetadata, Decision, Note, Position};
+use crate::kernel::message::Record;
+use crate::kernel::projection::{Applied, Batch, Place};
+use crate::kernel::time::Timestamp;
+
+/// What a batch and a buffer may hold, and how long records may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most records in a batch.
+    pub rows: usize,
+    /// The most bytes in a batch, headers and bookkeeping included.
+    pub bytes: usize,
+    /// How long a batch that is not full waits for more, in microseconds.
+    pub linger_us: i64,
+    /// How long an applied offset may stay uncommitted in Kafka, in microseconds.
+    pub commit_every_us: i64,
+    /// How often and how long to wait when something fails.
+    pub retry: Retry,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// Time has passed, or records have come.
+    Tick,
+    /// Committed offset, store and log were read.
+    PositionRead(Result<Box<Position>, String>),
+    /// Whether an event lies in the range that was asked about.
+    LookedBetween(Result<bool, String>),
+    /// Whether the store's place was replaced; `false` is a lost compare-and-set.
+    CheckpointReset(Result<bool, String>),
+    /// The offset was committed in Kafka.
+    Committed(Result<(), String>),
+    /// The reader stands at the offset.
+    Sought(Result<(), String>),
+    /// The batch was applied, as far as it says.
+    Applied(Result<Applied, Failure>),
+    /// Nothing new shall be begun: the partition goes to somebody else, or the process ends.
+    Finish,
+}
+
+/// Why a batch was not applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The store may answer differently later, or may even have applied it.
+    #[error("{0}")]
+    Transient(String),
+    /// The store is not at the batch's place: somebody else was here.
+    #[error("the store is at another place than this batch: another owner was at work")]
+    Conflict,
+    /// It will fail again.
+    #[error("{0}")]
+    Permanent(String),
+}
+
+/// What the driver shall do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Read committed offset, store and log.
+    ReadPosition,
+    /// Find out whether an event lies in `from..to`.
+    LookBetween {
+        /// The first offset to look at.
+        from: i64,
+        /// The offset to stop before.
+        to: i64,
+    },
+    /// Replace the store's place by a compare-and-set.
+    ResetCheckpoint {
+        /// What the store must still hold; `None` is nothing.
+        expected: Option<Place>,
+        /// The new place.
+        place: Place,
+        /// Whether the partition's rows go.
+        clear: bool,
+    },
+    /// Commit the offset in Kafka and wait for the answer.
+    Commit {
+        /// The offset.
+        offset: i64,
+        /// What to write beside it.
+        metadata: String,
+    },
+    /// Have the reader go on at this offset.
+    Seek {
+        /// The offset.
+        offset: i64,
+    },
+    /// Apply the batch.
+    Apply {
+        /// The batch; kept here until the store has answered.
+        batch: Arc<Batch>,
+    },
+    /// Read no more: the partition cannot go on. The reason is in [`Projector::error`].
+    Stop,
+}
+
+/// What a partition is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Finding out where it stands.
+    Locating,
+    /// Moving the store's place, Kafka's commit and the reader to where it shall go on.
+    Positioning,
+    /// Waiting for records.
+    Ready,
+    /// Applying a batch.
+    Applying,
+    /// Committing in Kafka.
+    Committing,
+    /// Waiting before another try.
+    BackingOff,
+    /// Stopped by something that will not go away by itself.
+    Stopped,
+    /// Finished, as asked.
+    Finished,
+}
+
+/// What comes after a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resume {
+    Locate,
+    Apply,
+}
+
+/// The loop of one partition.
+#[derive(Debug)]
+pub struct Projector {
+    limits: Limits,
+    state: State,
+    place: Place,
+    cluster_id: String,
+    buffer: Buffer,
+    in_hand: Option<Arc<Batch>>,
+    /// The last thing that was read, until it is acted upon.
+    position: Option<Box<Position>>,
+    /// A place to go to, until the reader stands there.
+    target: Option<(Place, bool)>,
+    note: Option<Note>,
+    wait: Option<(Timestamp, Resume)>,
+    attempts: u32,
+    committed: Option<i64>,
+    commit_due: Option<Timestamp>,
+    finishing: bool,
+    error: Option<String>,
+}
+
+/// Records that wait to be applied.
+#[derive(Debug, Default)]
+struct Buffer {
+    records: Vec<Record>,
+    bytes: usize,
+    since: Option<Timestamp>,
+    /// The lowest offset that may come next; `None` while the reader is elsewhere.
+    next: Option<i64>,
+}
+
+/// When a commit that failed is tried again.
+const COMMIT_RETRY_SECONDS: i64 = 1;
+
+/// What a record costs beside its bytes.
+const RECORD_OVERHEAD: usize = size_of::<Record>() + 64;
+
+impl Buffer {
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Projector {
+    /// Starts with nothing known; the first step reads the position.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            state: State::Locating,
+            place: Place::default(),
+            cluster_id: String::new(),
+            buffer: Buffer::default(),
+            in_hand: None,
+            position: None,
+            target: None,
+            note: None,
+            wait: Some((Timestamp(i64::MIN), Resume::Locate)),
+            attempts: 0,
+            committed: None,
+            commit_due: None,
+            finishing: false,
+            error: None,
+        }
+    }
+
+    /// Takes a record that was read. Records from before the place are dropped.
+    pub fn offer(&mut self, now: Timestamp, record: Record) {
+        let buffer = &mut self.buffer;
+        let Some(next) = buffer.next.filter(|next| record.offset >= *next) else {
+            return;
+        };
+        debug_assert!(next <= record.offset);
+        buffer.next = Some(record.offset + 1);
+        buffer.bytes += record.byte_count() + RECORD_OVERHEAD;
+        buffer.since.get_or_insert(now);
+        buffer.records.push(record);
+    }
+
+    /// Takes what happened and says what to do next; `None` is to wait for a completion, for
+    /// records, or until [`Projector::deadline`].
+    pub fn step(&mut self, now: Timestamp, input: Input) -> Option<Action> {
+        match input {
+            Input::Tick => {}
+            Input::PositionRead(Ok(position)) => {
+                self.position = Some(position);
+                return self.decide(now, None);
+            }
+            Input::LookedBetween(Ok(events)) => return self.decide(now, Some(events)),
+            // A reset without its stamp is blank and equal: the next owner stamps it.
+            Input::CheckpointReset(Ok(true)) if self.finishing => self.state = State::Finished,
+            Input::CheckpointReset(Ok(true)) => return Some(self.go_to_target()),
+            Input::CheckpointReset(Ok(false)) => self.back_off(now, Resume::Locate, String::new()),
+            Input::Committed(Ok(())) if self.target.is_some() => return Some(self.seek()),
+            Input::Committed(Ok(())) => {
+                self.committed = Some(self.place.next_offset);
+                self.commit_due = None;
+                self.state = State::Ready;
+            }
+            Input::Sought(Ok(())) => self.sought(),
+            Input::Applied(outcome) => return self.applied(now, outcome),
+            Input::Finish => self.finishing = true,
+            // An ordinary commit is for operators; the store knows the place.
+            Input::Committed(Err(_)) if self.target.is_none() => {
+                self.commit_due = Some(now.plus_seconds(COMMIT_RETRY_SECONDS));
+                self.committed = None;
+                self.state = if self.finishing { State::Finished } else { State::Ready };
+            }
+            Input::PositionRead(Err(error))
+            | Input::LookedBetween(Err(error))
+            | Input::CheckpointReset(Err(error))
+            | Input::Committed(Err(error))
+            | Input::Sought(Err(error)) => self.back_off(now, Resume::Locate, error),
+        }
+        self.next(now)
+    }
+
+    /// When a step is due although nothing happens.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        if self.state == State::BackingOff {
+            return self.wait.map(|(until, _)| until);
+        }
+        if self.state != State::Ready {
+            return None;
+        }
+        let linger = self.limits.linger_us;
+        let batch = self.buffer.since.map(|since| Timestamp(since.0 + linger));
+        batch.into_iter().chain(self.commit_due).min()
+    }
+
+    /// Whether the buffer holds all that it should: two batches.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let (rows, bytes) = (self.limits.rows, self.limits.bytes);
+        self.buffer.records.len() >= 2 * rows || self.buffer.bytes >= bytes
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// The place up to which everything is applied.
+    #[must_use]
+    pub const fn place(&self) -> Place {
+        self.place
+    }
+
+    /// What went wrong last; cleared when it goes on.
+    #[must_use]
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// How it came to its place, once after each decision.
+    pub const fn take_note(&mut self) -> Option<Note> {
+        self.note.take()
+    }
+
+    /// Kafka's time of the oldest record that is not applied yet, in milliseconds.
+    #[must_use]
+    pub fn oldest_ms(&self) -> Option<i64> {
+        let in_hand = self.in_hand.as_ref().and_then(|batch| batch.records.first());
+        in_hand.or_else(|| self.buffer.records.first()).map(|record| record.timestamp_ms)
+    }
+
+    fn decide(&mut self, now: Timestamp, events_between: Option<bool>) -> Option<Action> {
+        let Some(position) = self.position.as_ref().filter(|_| !self.finishing) else {
+            self.state = State::Finished;
+            return None;
+        };
+        let decision = reset_protocol::decide(position, events_between);
+        self.state = State::Positioning;
+        if let Decision::LookBetween { from, to } = decision {
+            return Some(Action::LookBetween { from, to });
+        }
+        self.cluster_id.clone_from(&position.cluster_id);
+        self.committed = position.committed.as_ref().map(|found| found.offset);
+        self.position = None;
+        match decision {
+            Decision::Reset { expected, place, clear, note } => {
+                self.note = Some(note);
+                self.target = Some((place, true));
+                Some(Action::ResetCheckpoint { expected, place, clear })
+            }
+            Decision::Continue { place, stamp, note } => {
+                // After a failed attempt the records are still here, and the reader is behind them.
+                let retries = place == self.place && self.buffer.next.is_some();
+                if retries {
+                    self.commit_due = stamp.then_some(now);
+                    self.state = State::Ready;
+                    return self.next(now);
+                }
+                self.note = Some(note);
+                self.target = Some((place, stamp));
+                Some(self.go_to_target())
+            }
+            Decision::Refuse(refusal) => Some(self.stop(refusal.to_string())),
+            Decision::LookBetween { .. } => None,
+        }
+    }
+
+    fn go_to_target(&mut self) -> Action {
+        match self.target {
+            Some((place, true)) => self.commit(place),
+            Some((_, false)) | None => self.seek(),
+        }
+    }
+
+    fn commit(&self, place: Place) -> Action {
+        let metadata = CommitMetadata { cluster_id: self.cluster_id.clone(), place };
+        Action::Commit { offset: place.next_offset, metadata: metadata.encode() }
+    }
+
+    fn seek(&mut self) -> Action {
+        if let Some((place, stamped)) = self.target.take() {
+            self.place = place;
+            if stamped {
+                self.committed = Some(place.next_offset);
+            }
+        }
+        self.in_hand = None;
+        self.buffer.clear();
+        self.commit_due = None;
+        Action::Seek { offset: self.place.next_offset }
+    }
+
+    fn sought(&mut self) {
+        self.buffer.next = Some(self.place.next_offset);
+        self.state = State::Ready;
+        self.attempts = 0;
+        self.error = None;
+    }
+
+    fn applied(&mut self, now: Timestamp, outcome: Result<Applied, Failure>) -> Option<Action> {
+        let applied = match outcome {
+            Ok(applied) => applied,
+            Err(Failure::Permanent(error)) => return Some(self.stop(error)),
+            Err(failure @ (Failure::Transient(_) | Failure::Conflict)) => {
+                self.back_off(now, Resume::Locate, failure.to_string());
+                return self.next(now);
+            }
+        };
+        if applied.next_offset > self.place.next_offset {
+            self.place.next_offset = applied.next_offset;
+            let due = Timestamp(now.0.saturating_add(self.limits.commit_every_us));
+            self.commit_due.get_or_insert(due);
+            self.attempts = 0;
+            self.error = None;
+        }
+        match applied.obstacle {
+            None => {
+                let all = self.in_hand.as_ref().map_or(i64::MIN, |batch| batch.end());
+                if applied.next_offset < all {
+                    self.put_back();
+                }
+                self.in_hand = None;
+                self.state = State::Ready;
+            }
+            Some(obstacle) if obstacle.is_transient() => {
+                self.put_back();
+                self.back_off(now, Resume::Apply, obstacle.to_string());
+            }
+            Some(obstacle) => return Some(self.stop(obstacle.to_string())),
+        }
+        self.next(now)
+    }
+
+    /// Puts what was not applied of the batch in hand back in front of the buffer.
+    fn put_back(&mut self) {
+        let Some(batch) = self.in_hand.take() else {
+            return;
+        };
+        let from = self.place.next_offset;
+        let batch = Arc::unwrap_or_clone(batch);
+        let rest = batch.records.into_iter().filter(|found| found.offset >= from);
+        let mut records: Vec<Record> = rest.collect();
+        records.append(&mut self.buffer.records);
+        self.buffer.bytes = records.iter().map(cost).sum();
+        self.buffer.records = records;
+        self.buffer.since = Some(Timestamp(0));
+    }
+
+    fn next(&mut self, now: Timestamp) -> Option<Action> {
+        if self.state == State::BackingOff || self.wait.is_some() {
+            return self.after_wait(now);
+        }
+        if self.state != State::Ready {
+            return None;
+        }
+        if self.finishing {
+            return self.finish();
+        }
+        if self.commit_due.is_some_and(|due| due <= now) {
+            self.state = State::Committing;
+            return Some(self.commit(self.place));
+        }
+        self.next_batch(now)
+    }
+
+    fn after_wait(&mut self, now: Timestamp) -> Option<Action> {
+        let (until, resume) = self.wait?;
+        if self.finishing {
+            self.wait = None;
+            self.state = State::Finished;
+            return None;
+        }
+        if now < until {
+            return None;
+        }
+        self.wait = None;
+        match resume {
+            Resume::Locate => {
+                self.state = State::Locating;
+                Some(Action::ReadPosition)
+            }
+            Resume::Apply => {
+                self.state = State::Ready;
+                self.next_batch(now)
+            }
+        }
+    }
+
+    fn next_batch(&mut self, now: Timestamp) -> Option<Action> {
+        if let Some(batch) = &self.in_hand {
+            let batch = Arc::clone(batch);
+            self.state = State::Applying;
+            return Some(Action::Apply { batch });
+        }
+        let buffer = &mut self.buffer;
+        let since = buffer.since?;
+        let limits = &self.limits;
+        let is_full = buffer.records.len() >= limits.rows || buffer.bytes >= limits.bytes;
+        if !is_full && now.0 < since.0.saturating_add(limits.linger_us) {
+            return None;
+        }
+        let records = take(buffer, limits);
+        buffer.since = (!buffer.records.is_empty()).then_some(now);
+        let batch = Arc::new(Batch { from: self.place, records });
+        self.in_hand = Some(Arc::clone(&batch));
+        self.state = State::Applying;
+        Some(Action::Apply { batch })
+    }
+
+    fn finish(&mut self) -> Option<Action> {
+        let is_committed = self.committed == Some(self.place.next_offset);
+        if is_committed || self.commit_due.is_none() {
+            self.buffer.clear();
+            self.in_hand = None;
+            self.state = State::Finished;
+            return None;
+        }
+        self.state = State::Committing;
+        Some(self.commit(self.place))
+    }
+
+    fn back_off(&mut self, now: Timestamp, resume: Resume, error: String) {
+        self.position = None;
+        self.target = None;
+        if !error.is_empty() {
+            self.error = Some(error);
+        }
+        let wait_us = self.limits.retry.wait_us(self.attempts);
+        self.attempts = self.attempts.saturating_add(1);
+        self.wait = Some((Timestamp(now.0.saturating_add(wait_us)), resume));
+        self.state = State::BackingOff;
+    }
+
+    fn stop(&mut self, reason: String) -> Action {
+        self.buffer.clear();
+        self.in_hand = None;
+        self.position = None;
+        self.target = None;
+        self.commit_due = None;
+        self.error = Some(reason);
+        self.state = State::Stopped;
+        Action::Stop
+    }
+}
+
+fn cost(record: &Record) -> usize {
+    record.byte_count() + RECORD_OVERHEAD
+}
+
+/// Takes one batch off the front of the buffer.
+fn take(buffer: &mut Buffer, limits: &Limits) -> Vec<Record> {
+    if buffer.records.len() <= limits.rows && buffer.bytes <= limits.bytes {
+        buffer.bytes = 0;
+        return mem::take(&mut buffer.records);
+    }
+    let mut bytes = 0;
+    let mut count = 0;
+    for record in buffer.records.iter().take(limits.rows) {
+        bytes += cost(record);
+        if count > 0 && bytes > limits.bytes {
+            bytes -= cost(record);
+            break;
+        }
+        count += 1;
+    }
+    let rest = buffer.records.split_off(count);
+    buffer.bytes -= bytes.min(buffer.bytes);
+    mem::replace(&mut buffer.records, rest)
+}

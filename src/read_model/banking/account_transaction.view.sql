@@ -1,0 +1,5 @@
+CREATE OR REPLACE VIEW {domain}.account_transaction AS
+SELECT
+    transaction_id, account_id, event_type, type, amount, fee, currency, occurred_at,
+    description, reference, counterparty_account, balance_after, version
+FROM {schema}.account_transaction;

@@ -1,0 +1,13 @@
+CREATE OR REPLACE VIEW {database}.banking_deposits_withdrawals_hour AS
+SELECT
+    toStartOfHour(occurred_at) AS hour,
+    currency,
+    sumIf(amount, event_type IN ('AccountCreated', 'MoneyDeposited')) AS deposits,
+    sumIf(amount, event_type = 'MoneyWithdrawn') AS withdrawals,
+    deposits - withdrawals AS net
+FROM {database}.{table} FINAL
+WHERE event_type IN ('AccountCreated', 'MoneyDeposited', 'MoneyWithdrawn')
+GROUP BY hour, currency
+ORDER BY hour, currency
+SETTINGS do_not_merge_across_partitions_select_final = 1
+COMMENT 'Deposits (opening ones included) against withdrawals per hour and currency'

@@ -1,0 +1,13 @@
+CREATE OR REPLACE VIEW {database}.banking_fees_day AS
+SELECT
+    toStartOfDay(occurred_at) AS day,
+    currency,
+    countIf(fee > 0) AS charged,
+    countIf(fee < 0) AS given_back,
+    sum(fee) AS fees
+FROM {database}.{table} FINAL
+WHERE fee != 0
+GROUP BY day, currency
+ORDER BY day, currency
+SETTINGS do_not_merge_across_partitions_select_final = 1
+COMMENT 'Fees per day and currency, less those given back with reversed transfers'

@@ -1,0 +1,13 @@
+CREATE OR REPLACE VIEW {database}.banking_volume_minute AS
+SELECT
+    toStartOfMinute(occurred_at) AS minute,
+    currency,
+    event_type,
+    count() AS events,
+    sum(amount) AS amount
+FROM {database}.{table} FINAL
+WHERE currency != '' AND event_type != 'TransferSettled'
+GROUP BY minute, currency, event_type
+ORDER BY minute, currency, event_type
+SETTINGS do_not_merge_across_partitions_select_final = 1
+COMMENT 'Money moved per minute, by currency and kind of event'

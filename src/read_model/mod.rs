@@ -1,0 +1,7 @@
+//! Tables and their queries: events -> rows.
+//!
+//! Each domain's folder says what an event changes; [`store`] writes changes and place together,
+//! exactly once. Rows never change but through the events of the log.
+
+pub mod banking;
+pub mod store;

@@ -1,0 +1,312 @@
+//! Rows and checkpoint in one Postgres transaction: batch -> fold -> rows + place.
+//!
+//! The rows of a batch are written on the assumption that nothing of it is there yet, which the
+//! statements themselves check (each row's version must be the one before). Where that does not
+//! hold, all is rolled back, the rows' versions are read, and what they have is left out.
+
+use std::future::Future;
+use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Transaction};
+use postgres_native_tls::MakeTlsConnector;
+use tokio_postgres::error::SqlState;
+
+use super::checkpoint::Checkpoints;
+use super::fold::{Versions, fold};
+use super::generation::{self, Generation};
+use super::{Definition, Error, Source, Store, migration};
+use crate::config;
+use crate::engine::projector::Failure;
+use crate::kernel::codec::CodecError;
+use crate::kernel::message::Record;
+use crate::kernel::projection::{Applied, Batch, Head, Held, Place};
+use crate::kernel::stream::Namespace;
+
+/// The most connections that one process keeps.
+const CONNECTIONS_MAX: usize = 12;
+
+/// The longest that making a connection or waiting for one may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a domain's rows are in Postgres.
+pub trait Rows: Send + Sync + 'static {
+    /// What a batch changes.
+    type Changes: Default + Send + Sync;
+
+    /// What is projected.
+    fn definition(&self) -> &Definition;
+
+    /// Adds an event's changes; `false` if its type is not known here.
+    ///
+    /// # Errors
+    /// The event cannot be decoded.
+    fn take(
+        &self,
+        source: &Source,
+        head: &Head<'_>,
+        record: &Record,
+        changes: &mut Self::Changes,
+    ) -> Result<bool, CodecError>;
+
+    /// The streams that are changed.
+    fn streams<'a>(&self, changes: &'a Self::Changes) -> Vec<&'a str>;
+
+    /// Reads the versions of streams' rows, and locks them.
+    fn versions(
+        &self,
+        transaction: &Transaction<'_>,
+        generation: &Generation,
+        source: &Source,
+        streams: &[&str],
+    ) -> impl Future<Output = Result<Versions, tokio_postgres::Error>> + Send;
+
+    /// Writes the changes; `false` if a row was not at the version that they follow on.
+    fn write(
+        &self,
+        transaction: &Transaction<'_>,
+        generation: &Generation,
+        source: &Source,
+        changes: &Self::Changes,
+    ) -> impl Future<Output = Result<bool, tokio_postgres::Error>> + Send;
+
+    /// Deletes the rows of a source.
+    fn clear(
+        &self,
+        transaction: &Transaction<'_>,
+        generation: &Generation,
+        source: &Source,
+    ) -> impl Future<Output = Result<(), tokio_postgres::Error>> + Send;
+}
+
+/// A way to Postgres.
+#[derive(Clone, Debug)]
+pub struct Database {
+    pool: Pool,
+    host: String,
+    namespace: Namespace,
+}
+
+impl Database {
+    /// Reads the address; connects when first used.
+    ///
+    /// # Errors
+    /// The address or the machine's TLS set-up is unusable.
+    pub fn new(settings: &config::Postgres, namespace: &Namespace) -> Result<Self, Error> {
+        let address = |reason: String| Error::Address { setting: "MILLRACE_POSTGRES_URL", reason };
+        let mut client = tokio_postgres::Config::from_str(&settings.url)
+            .map_err(|error| address(chain(&error)))?;
+        client.application_name("millrace");
+        client.connect_timeout(CONNECT_TIMEOUT);
+        let host = hosts(&client);
+        let tls = native_tls::TlsConnector::new().map_err(|error| address(error.to_string()))?;
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(client, MakeTlsConnector::new(tls), recycling);
+        let pool = Pool::builder(manager)
+            .max_size(CONNECTIONS_MAX)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(CONNECT_TIMEOUT))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            .build()
+            .map_err(|error| address(error.to_string()))?;
+        Ok(Self { pool, host, namespace: namespace.clone() })
+    }
+
+    /// A connection of the pool.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn client(&self) -> Result<deadpool_postgres::Client, Error> {
+        let client = self.pool.get().await;
+        client.map_err(|source| Error::PostgresUnreachable { host: self.host.clone(), source })
+    }
+
+    /// The prefix of every schema.
+    #[must_use]
+    pub const fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+}
+
+/// The projection of a domain's events into Postgres.
+#[derive(Debug)]
+pub struct Postgres<R> {
+    database: Database,
+    rows: R,
+    opened: OnceLock<(Generation, Checkpoints)>,
+}
+
+impl<R: Rows> Postgres<R> {
+    /// Puts rows and database together.
+    #[must_use]
+    pub const fn new(database: Database, rows: R) -> Self {
+        Self { database, rows, opened: OnceLock::new() }
+    }
+
+    fn opened(&self) -> Result<&(Generation, Checkpoints), Error> {
+        let missing = || Error::Corrupt("the tables were not prepared".to_owned());
+        self.opened.get().ok_or_else(missing)
+    }
+
+    /// Writes a batch in one transaction. `None`: a row was at another version than expected.
+    async fn attempt(
+        &self,
+        source: &Source,
+        batch: &Batch,
+        careful: bool,
+    ) -> Result<Option<Applied>, Failure> {
+        let (generation, checkpoints) = self.opened()?;
+        let failed = || Error::postgres(format!("writing the rows of {}", source.topic));
+        let mut changes = R::Changes::default();
+        let mut applied = self.fold(source, batch, None, &mut changes);
+        let mut client = self.database.client().await?;
+        let advance = client.prepare_cached(&checkpoints.advance).await;
+        let advance = advance.map_err(failed())?;
+        let transaction = client.transaction().await.map_err(failed())?;
+        if careful {
+            let streams = self.rows.streams(&changes);
+            let versions = self
+                .rows
+                .versions(&transaction, generation, source, &streams)
+                .await
+                .map_err(failed())?;
+            changes = R::Changes::default();
+            applied = self.fold(source, batch, Some(&versions), &mut changes);
+        }
+        if applied.next_offset == batch.from.next_offset {
+            return Ok(Some(applied));
+        }
+        // One round trip for all of them; they are carried out in this order.
+        let (relaxed, advanced, written) = futures::join!(
+            // Rows and checkpoint are lost together, if at all: then the batch comes again.
+            transaction.batch_execute("SET LOCAL synchronous_commit = off"),
+            checkpoints.advance(&transaction, &advance, source, batch.from, applied.next_offset),
+            self.rows.write(&transaction, generation, source, &changes),
+        );
+        relaxed.map_err(failed())?;
+        if !advanced.map_err(failed())? {
+            return Err(Failure::Conflict);
+        }
+        if !written.map_err(failed())? {
+            return Ok(None);
+        }
+        transaction.commit().await.map_err(failed())?;
+        Ok(Some(applied))
+    }
+
+    fn fold(
+        &self,
+        source: &Source,
+        batch: &Batch,
+        versions: Option<&Versions>,
+        changes: &mut R::Changes,
+    ) -> Applied {
+        fold(batch, versions, |head: &Head<'_>, record: &Record| {
+            self.rows.take(source, head, record, changes)
+        })
+    }
+}
+
+impl<R: Rows> Store for Postgres<R> {
+    fn name(&self) -> String {
+        format!("postgres.{}", self.definition().domain)
+    }
+
+    fn definition(&self) -> &Definition {
+        self.rows.definition()
+    }
+
+    async fn prepare(&self) -> Result<(), Error> {
+        let name = self.name();
+        let failed = || Error::postgres(format!("preparing the tables of {name}"));
+        let mut client = self.database.client().await?;
+        let transaction = client.transaction().await.map_err(failed())?;
+        let namespace = self.database.namespace();
+        migration::lock(&transaction).await?;
+        migration::migrate(&transaction, &namespace.underscored("millrace")).await?;
+        let generation =
+            generation::open(&transaction, namespace, &name, self.definition()).await?;
+        transaction.commit().await.map_err(failed())?;
+        let checkpoints = Checkpoints::new(&name, &generation);
+        self.opened.get_or_init(|| (generation, checkpoints));
+        Ok(())
+    }
+
+    async fn read_held(&self, source: &Source) -> Result<Held, Error> {
+        let (_, checkpoints) = self.opened()?;
+        let client = self.database.client().await?;
+        let statement = client.prepare_cached(&checkpoints.select).await;
+        let statement = statement.map_err(Error::postgres("reading the checkpoint"))?;
+        checkpoints.read(&client, &statement, source).await
+    }
+
+    async fn reset(
+        &self,
+        source: &Source,
+        expected: Option<Place>,
+        place: Place,
+        clear: bool,
+    ) -> Result<bool, Error> {
+        let (generation, checkpoints) = self.opened()?;
+        let failed = || Error::postgres("resetting the checkpoint");
+        let mut client = self.database.client().await?;
+        // Synchronous, unlike a batch's: Kafka is told of it next.
+        let transaction = client.transaction().await.map_err(failed())?;
+        if !checkpoints.reset(&transaction, source, expected, place).await? {
+            return Ok(false);
+        }
+        if clear {
+            self.rows.clear(&transaction, generation, source).await.map_err(failed())?;
+        }
+        transaction.commit().await.map_err(failed())?;
+        Ok(true)
+    }
+
+    async fn apply(&self, source: &Source, batch: Arc<Batch>) -> Result<Applied, Failure> {
+        if let Some(applied) = self.attempt(source, &batch, false).await? {
+            return Ok(applied);
+        }
+        let applied = self.attempt(source, &batch, true).await?;
+        applied.ok_or_else(|| {
+            let topic = &source.topic;
+            Failure::Permanent(format!("rows of {topic} changed under their lock"))
+        })
+    }
+}
+
+/// Whether Postgres may answer differently later: it is away, busy, full, or chose a victim.
+#[must_use]
+pub fn is_transient(error: &tokio_postgres::Error) -> bool {
+    let Some(state) = error.code() else {
+        // No answer at all, or none that could be read: the connection is gone.
+        return true;
+    };
+    let passing = [
+        SqlState::T_R_SERIALIZATION_FAILURE,
+        SqlState::T_R_DEADLOCK_DETECTED,
+        SqlState::LOCK_NOT_AVAILABLE,
+        SqlState::QUERY_CANCELED,
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+    ];
+    // 08 connection, 53 resources (a full disk too), 57 operator, 58 system.
+    let class = state.code().get(..2).unwrap_or_default();
+    passing.contains(state) || ["08", "53", "57", "58"].contains(&class)
+}
+
+fn hosts(client: &tokio_postgres::Config) -> String {
+    let names = client.get_hosts().iter().map(|host| match host {
+        tokio_postgres::config::Host::Tcp(name) => name.clone(),
+        tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
+    });
+    let ports = client.get_ports();
+    let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+    let all: Vec<String> =
+        names.enumerate().map(|(index, name)| format!("{name}:{}", port(index))).collect();
+    all.join(",")
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(chain);
+    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}

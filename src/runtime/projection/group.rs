@@ -1,0 +1,472 @@
+//! The partitions that are ours: their machines, what these want done, and rebalances.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use futures::FutureExt;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::position::Positions;
+use super::{PartitionStatus, Settings};
+use crate::clock;
+use crate::engine::projector::{Action, Failure, Input, Projector, State};
+use crate::kernel::message::Record;
+use crate::kernel::projection::{Applied, Batch, Obstacle};
+use crate::kernel::stream::AggregateName;
+use crate::log::kafka::group::{Member, Place, Rebalance};
+use crate::read_model::store::{Source, Store};
+use crate::runtime::lane::SchemaLookUp;
+
+/// The longest that a batch may take before it counts as failed.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(90);
+/// The longest that giving a partition back waits for its batch in hand.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The most completions that wait: there is one a partition at most.
+const COMPLETIONS_MAX: usize = 8_192;
+/// How long a full buffer may stand still before its partition is paused.
+const FULL_PATIENCE_US: i64 = 1_000_000;
+
+/// A partition: the topic's place in the list, and its number.
+pub(super) type Key = (usize, i32);
+
+/// This process's membership.
+pub(super) type Membership<S> = Member<Shared<S>>;
+
+/// What an action came to.
+struct Completion {
+    key: Key,
+    /// Of an earlier assignment, if it is not the partition's present one.
+    nonce: u64,
+    topic_id: Option<Uuid>,
+    input: Input,
+}
+
+struct Owned {
+    source: Arc<Source>,
+    machine: Projector,
+    paused: bool,
+    full_since: Option<i64>,
+    events: u64,
+    passed_over: u64,
+    reported: Option<String>,
+}
+
+/// The partitions of this process, behind the lock that rebalances take too.
+pub(super) struct Partitions<S: Store> {
+    pub(super) store: Arc<S>,
+    pub(super) topics: Vec<(String, AggregateName)>,
+    pub(super) positions: Arc<Positions>,
+    pub(super) settings: Settings,
+    pub(super) look_up: SchemaLookUp,
+    pub(super) runtime: tokio::runtime::Handle,
+    name: String,
+    slots: Arc<Semaphore>,
+    poller: Thread,
+    /// Weak: what it knows of must not keep it from leaving.
+    member: Weak<Membership<S>>,
+    owned: HashMap<Key, Owned>,
+    log_ends: Arc<Mutex<HashMap<Key, i64>>>,
+    give: Sender<Completion>,
+    take: Receiver<Completion>,
+}
+
+/// The partitions as the poll thread and rebalances share them. Both are on one thread.
+pub(super) struct Shared<S: Store>(Arc<Mutex<Partitions<S>>>);
+
+impl<S: Store> Clone for Shared<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S: Store> Shared<S> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Partitions<S>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Store> Rebalance for Shared<S> {
+    fn assigned(&self, places: Vec<Place>) {
+        self.lock().add(&places);
+    }
+
+    fn revoked(&self, places: &[Place]) {
+        let mut partitions = self.lock();
+        let keys: Vec<Key> = places.iter().filter_map(|place| partitions.key(place)).collect();
+        partitions.release(&keys);
+    }
+}
+
+impl<S: Store> Partitions<S> {
+    pub(super) fn new(
+        store: Arc<S>,
+        topics: Vec<(String, AggregateName)>,
+        positions: Arc<Positions>,
+        settings: Settings,
+        look_up: SchemaLookUp,
+        runtime: tokio::runtime::Handle,
+    ) -> Shared<S> {
+        let (give, take) = bounded(COMPLETIONS_MAX);
+        Shared(Arc::new(Mutex::new(Self {
+            name: store.name(),
+            store,
+            topics,
+            positions,
+            settings,
+            look_up,
+            runtime,
+            slots: Arc::new(Semaphore::new(settings.parallel.max(1))),
+            poller: std::thread::current(),
+            member: Weak::new(),
+            owned: HashMap::new(),
+            log_ends: Arc::default(),
+            give,
+            take,
+        })))
+    }
+
+    /// Says through what to read and commit.
+    pub(super) fn join(&mut self, member: &Arc<Membership<S>>) {
+        self.member = Arc::downgrade(member);
+    }
+
+    fn key(&self, place: &Place) -> Option<Key> {
+        let topic = self.topics.iter().position(|(name, _)| *name == place.0)?;
+        Some((topic, place.1))
+    }
+
+    fn add(&mut self, places: &[Place]) {
+        let keys: Vec<Key> = places.iter().filter_map(|place| self.key(place)).collect();
+        for key in &keys {
+            let (topic, aggregate) = self.topics[key.0].clone();
+            let nonce = clock::new_id().as_u64_pair().1;
+            let mut limits = self.settings.limits;
+            limits.retry.seed = nonce;
+            let source =
+                Source { aggregate, topic, partition: key.1, topic_id: Uuid::nil(), nonce };
+            let owned = Owned {
+                source: Arc::new(source),
+                machine: Projector::new(limits),
+                paused: false,
+                full_since: None,
+                events: 0,
+                passed_over: 0,
+                reported: None,
+            };
+            self.owned.insert(*key, owned);
+            self.step(*key, Input::Tick);
+        }
+    }
+
+    /// Lets the batches in hand end, commits them, and forgets the partitions.
+    fn release(&mut self, keys: &[Key]) {
+        for key in keys {
+            self.step(*key, Input::Finish);
+        }
+        let deadline = Instant::now() + RELEASE_TIMEOUT;
+        let is_over =
+            |owned: &Owned| matches!(owned.machine.state(), State::Finished | State::Stopped);
+        while !keys.iter().all(|key| self.owned.get(key).is_none_or(is_over)) {
+            let take = self.take.clone();
+            match take.recv_deadline(deadline) {
+                Ok(completion) => self.complete(completion),
+                Err(_) => {
+                    tracing::warn!(projection = self.name, "a batch in hand did not end in time");
+                    break;
+                }
+            }
+        }
+        for key in keys {
+            self.owned.remove(key);
+        }
+    }
+
+    pub(super) fn release_all(&mut self) {
+        let keys: Vec<Key> = self.owned.keys().copied().collect();
+        self.release(&keys);
+    }
+
+    /// Takes records that were read.
+    pub(super) fn offer(&mut self, read: &mut Vec<(Key, Record)>) {
+        let now = clock::now();
+        for (key, record) in read.drain(..) {
+            if let Some(owned) = self.owned.get_mut(&key) {
+                owned.machine.offer(now, record);
+            }
+        }
+    }
+
+    /// Moves every machine on as far as it goes without waiting.
+    pub(super) fn advance(&mut self) {
+        while let Ok(completion) = self.take.try_recv() {
+            self.complete(completion);
+        }
+        let keys: Vec<Key> = self.owned.keys().copied().collect();
+        for key in keys {
+            self.step(key, Input::Tick);
+        }
+    }
+
+    /// When the next machine has something to do although nothing happens.
+    pub(super) fn deadline_us(&self) -> Option<i64> {
+        self.owned.values().filter_map(|owned| owned.machine.deadline()).map(|at| at.0).min()
+    }
+
+    /// Decides whether to read on: not while a full buffer is being emptied. A partition whose
+    /// full buffer stands still is paused instead (which throws away what librdkafka has already
+    /// fetched), so that it delays nobody else.
+    pub(super) fn may_read(&mut self) -> bool {
+        let Some(member) = self.member.upgrade() else { return true };
+        let now = clock::now().0;
+        let mut may_read = true;
+        for owned in self.owned.values_mut() {
+            if !owned.machine.is_full() {
+                owned.full_since = None;
+                if owned.paused && owned.machine.state() != State::Stopped {
+                    owned.paused = member.resume(&owned.place()).is_err();
+                }
+                continue;
+            }
+            let since = *owned.full_since.get_or_insert(now);
+            let works = matches!(owned.machine.state(), State::Applying | State::Committing);
+            if owned.paused {
+                continue;
+            }
+            if works && now - since < FULL_PATIENCE_US {
+                may_read = false;
+            } else {
+                owned.paused = member.pause(&owned.place()).is_ok();
+            }
+        }
+        may_read
+    }
+
+    /// Asks for the ends of the logs; the answers show in the status when they come.
+    pub(super) fn look_at_ends(&self) {
+        let places: Vec<(Key, Place)> =
+            self.owned.iter().map(|(key, owned)| (*key, owned.place())).collect();
+        let (positions, log_ends) = (Arc::clone(&self.positions), Arc::clone(&self.log_ends));
+        self.runtime.spawn_blocking(move || {
+            for (key, place) in places {
+                if let Some(end) = positions.log_end(&place) {
+                    log_ends.lock().unwrap_or_else(PoisonError::into_inner).insert(key, end);
+                }
+            }
+        });
+    }
+
+    pub(super) fn status(&self) -> Vec<PartitionStatus> {
+        let ends = self.log_ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let now_ms = clock::now().millis();
+        let mut all: Vec<_> = self
+            .owned
+            .iter()
+            .map(|(key, owned)| PartitionStatus {
+                topic: owned.source.topic.clone(),
+                partition: owned.source.partition,
+                state: owned.machine.state(),
+                place: owned.machine.place(),
+                log_end: ends.get(key).copied(),
+                lag_ms: owned.machine.oldest_ms().map_or(0, |oldest| (now_ms - oldest).max(0)),
+                events: owned.events,
+                passed_over: owned.passed_over,
+                last_error: owned.machine.error().map(str::to_owned),
+            })
+            .collect();
+        all.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        all
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        let Completion { key, nonce, topic_id, input } = completion;
+        let Some(owned) = self.owned.get_mut(&key) else { return };
+        if owned.source.nonce != nonce {
+            return;
+        }
+        if let Some(topic_id) = topic_id {
+            owned.source = Arc::new(Source { topic_id, ..Source::clone(&owned.source) });
+        }
+        if let Input::Applied(Ok(applied)) = &input {
+            owned.events += applied.events;
+            owned.passed_over += applied.passed_over;
+        }
+        self.step(key, input);
+    }
+
+    fn step(&mut self, key: Key, input: Input) {
+        let mut input = Some(input);
+        while let Some(next) = input.take() {
+            let Some(owned) = self.owned.get_mut(&key) else { return };
+            let action = owned.machine.step(clock::now(), next);
+            owned.report(&self.name);
+            if let Some(action) = action {
+                input = self.perform(key, action);
+            }
+        }
+    }
+
+    /// Carries out an action, or begins it; what is known at once is the next input.
+    fn perform(&mut self, key: Key, action: Action) -> Option<Input> {
+        let owned = self.owned.get_mut(&key)?;
+        let source = Arc::clone(&owned.source);
+        match action {
+            Action::Seek { offset } => {
+                let member = self.member.upgrade()?;
+                let outcome = member.start_reading(&owned.place(), offset);
+                owned.paused = owned.paused && outcome.is_err();
+                return Some(Input::Sought(outcome.map_err(|error| error.to_string())));
+            }
+            Action::Commit { offset, metadata } => {
+                let member = Weak::clone(&self.member);
+                self.spawn(key, source, move |source| async move {
+                    // The answer does not come through the poll thread, which may be waiting for
+                    // it in a rebalance.
+                    let commit = tokio::task::spawn_blocking(move || {
+                        let member = member.upgrade().ok_or("the group was left")?;
+                        let outcome = member.commit(&place_of(&source), offset, &metadata);
+                        outcome.map_err(|error| error.to_string())
+                    });
+                    let outcome = commit.await.map_err(|error| error.to_string());
+                    (None, Input::Committed(outcome.flatten()))
+                });
+            }
+            Action::Stop => {
+                let member = self.member.upgrade()?;
+                owned.paused = member.pause(&owned.place()).is_ok();
+            }
+            Action::ReadPosition => self.read_position(key, source),
+            Action::LookBetween { from, to } => {
+                let positions = Arc::clone(&self.positions);
+                self.spawn(key, source, move |source| async move {
+                    let looked = tokio::task::spawn_blocking(move || {
+                        positions.has_events(&place_of(&source), from, to)
+                    });
+                    let looked = looked.await.map_err(|error| error.to_string());
+                    let looked = looked.and_then(|found| found.map_err(|error| chain(&error)));
+                    (None, Input::LookedBetween(looked))
+                });
+            }
+            Action::ResetCheckpoint { expected, place, clear } => {
+                let store = Arc::clone(&self.store);
+                self.spawn(key, source, move |source| async move {
+                    let outcome = store.reset(&source, expected, place, clear).await;
+                    (None, Input::CheckpointReset(outcome.map_err(|error| error.chain())))
+                });
+            }
+            Action::Apply { batch } => self.apply(key, source, batch),
+        }
+        None
+    }
+
+    fn read_position(&self, key: Key, source: Arc<Source>) {
+        let (positions, store) = (Arc::clone(&self.positions), Arc::clone(&self.store));
+        self.spawn(key, source, move |source| async move {
+            let place = place_of(&source);
+            let read = tokio::task::spawn_blocking(move || positions.read(&place));
+            let mut position = match read.await {
+                Ok(Ok(position)) => position,
+                Ok(Err(error)) => return (None, Input::PositionRead(Err(chain(&error)))),
+                Err(error) => return (None, Input::PositionRead(Err(error.to_string()))),
+            };
+            let topic_id = position.topic_id;
+            let source = Source { topic_id, ..Source::clone(&source) };
+            match store.read_held(&source).await {
+                Ok(held) => {
+                    position.held = held;
+                    (Some(topic_id), Input::PositionRead(Ok(Box::new(position))))
+                }
+                Err(error) => (None, Input::PositionRead(Err(error.chain()))),
+            }
+        });
+    }
+
+    fn apply(&self, key: Key, source: Arc<Source>, batch: Arc<Batch>) {
+        let (store, look_up) = (Arc::clone(&self.store), Arc::clone(&self.look_up));
+        let slots = Arc::clone(&self.slots);
+        self.spawn(key, source, move |source| async move {
+            let _slot = slots.acquire().await;
+            let work = AssertUnwindSafe(store.apply(&source, batch)).catch_unwind();
+            let outcome = match tokio::time::timeout(APPLY_TIMEOUT, work).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_)) => Err(Failure::Permanent("the projection's code panicked".to_owned())),
+                Err(_) => Err(Failure::Transient("the store did not answer in time".to_owned())),
+            };
+            (None, Input::Applied(learn(outcome, look_up).await))
+        });
+    }
+
+    /// Runs an action's work as a task; its completion wakes the poll thread.
+    fn spawn<F, W>(&self, key: Key, source: Arc<Source>, work: W)
+    where
+        W: FnOnce(Arc<Source>) -> F,
+        F: Future<Output = (Option<Uuid>, Input)> + Send + 'static,
+    {
+        let (give, poller, nonce) = (self.give.clone(), self.poller.clone(), source.nonce);
+        let work = work(source);
+        self.runtime.spawn(async move {
+            let (topic_id, input) = work.await;
+            // There is room: one completion a partition.
+            let _ = give.try_send(Completion { key, nonce, topic_id, input });
+            poller.unpark();
+        });
+    }
+}
+
+/// If a schema was in the way that the registry knows, there is no obstacle any more.
+async fn learn(
+    outcome: Result<Applied, Failure>,
+    look_up: SchemaLookUp,
+) -> Result<Applied, Failure> {
+    let mut applied = outcome?;
+    if let Some(Obstacle::UnknownSchema { schema_id, .. }) = applied.obstacle {
+        let learnt = tokio::task::spawn_blocking(move || look_up(schema_id)).await;
+        if matches!(learnt, Ok(Ok(()))) {
+            applied.obstacle = None;
+        }
+    }
+    Ok(applied)
+}
+
+impl Owned {
+    fn place(&self) -> Place {
+        place_of(&self.source)
+    }
+
+    /// Says in the log what has changed.
+    fn report(&mut self, projection: &str) {
+        let (topic, partition) = (&self.source.topic, self.source.partition);
+        if let Some(note) = self.machine.take_note() {
+            if note.is_warning() {
+                tracing::warn!(projection, topic, partition, "{note}");
+            } else {
+                tracing::info!(projection, topic, partition, "{note}");
+            }
+        }
+        let error = self.machine.error();
+        if error == self.reported.as_deref() {
+            return;
+        }
+        match error {
+            Some(error) if self.machine.state() == State::Stopped => {
+                tracing::error!(projection, topic, partition, error, "stopped");
+            }
+            Some(error) => tracing::warn!(projection, topic, partition, error, "waiting"),
+            None => tracing::info!(projection, topic, partition, "going on"),
+        }
+        self.reported = error.map(str::to_owned);
+    }
+}
+
+fn place_of(source: &Source) -> Place {
+    (source.topic.clone(), source.partition)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(chain);
+    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}

@@ -1,0 +1,136 @@
+//! What each test has for itself on the real services: a namespace, two partitions of events, and
+//! the tables that are made in it. All of it goes when the test ends.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millrace::codec::banking::AccountCodec;
+use millrace::codec::schemas::Schemas;
+use millrace::config::Config;
+use millrace::kernel::stream::{Kind, Namespace};
+use millrace::log::kafka::client::{self, Quiet};
+use millrace::read_model::banking::{self, event, postgres as rows};
+use millrace::read_model::store::{clickhouse, postgres};
+use millrace::runtime::projection::{Projection, Settings};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext;
+
+pub(crate) const PARTITIONS: i32 = 2;
+
+pub(crate) struct Stack {
+    pub(crate) config: Config,
+    pub(crate) topic: String,
+    pub(crate) codec: Arc<AccountCodec>,
+}
+
+impl Stack {
+    pub(crate) async fn new(name: &str) -> Self {
+        // What a projection says goes where a failing test shows it.
+        let _ = tracing_subscriber::fmt()
+            .with_test_writer()
+            .with_max_level(tracing::Level::INFO)
+            .try_init();
+        let mut config = Config::load().expect("the settings of the stack");
+        let unique = millrace::clock::new_id().as_u64_pair().1 % 1_000_000_000;
+        config.namespace = Namespace::new(&format!("{name}{unique}")).unwrap();
+        let topic = config.namespace.dotted(&banking::AGGREGATES[0].topic(Kind::Events));
+        let codec = Arc::new(AccountCodec::new(Arc::new(Schemas::numbered_from(1))));
+        let stack = Self { config, topic, codec };
+        stack.create_topic().await;
+        stack
+    }
+
+    fn admin(&self) -> AdminClient<Quiet> {
+        AdminClient::from_config_and_context(&client::base(&self.config.kafka), Quiet).unwrap()
+    }
+
+    pub(crate) async fn create_topic(&self) {
+        let topic = NewTopic::new(&self.topic, PARTITIONS, TopicReplication::Fixed(1))
+            .set("cleanup.policy", "compact")
+            .set("message.timestamp.type", "LogAppendTime");
+        let outcome = self.admin().create_topics(&[topic], &AdminOptions::new()).await.unwrap();
+        assert!(outcome.iter().all(Result::is_ok), "{outcome:?}");
+    }
+
+    pub(crate) async fn delete_topic(&self) {
+        let _ = self.admin().delete_topics(&[&self.topic], &AdminOptions::new()).await;
+    }
+
+    pub(crate) fn postgres(&self) -> postgres::Postgres<rows::Banking> {
+        postgres::Postgres::new(self.database(), rows::Banking::new(self.codec.clone()))
+    }
+
+    pub(crate) fn clickhouse(&self) -> clickhouse::ClickHouse<event::Events> {
+        clickhouse::ClickHouse::new(self.events(), event::Events::new(self.codec.clone()))
+    }
+
+    pub(crate) fn database(&self) -> postgres::Database {
+        postgres::Database::new(&self.config.postgres, &self.config.namespace).unwrap()
+    }
+
+    pub(crate) fn events(&self) -> clickhouse::Database {
+        clickhouse::Database::new(&self.config.clickhouse, &self.config.namespace).unwrap()
+    }
+
+    pub(crate) async fn project_to_postgres(&self) -> Projection {
+        let look_up = Arc::new(|id| Err(format!("no registry here for {id}")));
+        Projection::start(&self.config, self.postgres(), Settings::POSTGRES, look_up).await.unwrap()
+    }
+
+    pub(crate) async fn project_to_clickhouse(&self) -> Projection {
+        let look_up = Arc::new(|id| Err(format!("no registry here for {id}")));
+        Projection::start(&self.config, self.clickhouse(), Settings::CLICKHOUSE, look_up)
+            .await
+            .unwrap()
+    }
+
+    /// Runs Kafka's own tool on a group, with whatever says where to go.
+    pub(crate) fn reset_offsets(&self, store: &str, where_to: &[&str]) {
+        let group = self.config.namespace.dotted(&format!("millrace.{store}.banking"));
+        let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("ops/kafka");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let output = Command::new(&tool)
+                .args(["consumer-groups", "--bootstrap-server", &self.config.kafka.brokers])
+                .args(["--reset-offsets", "--execute", "--group", &group])
+                .args(["--topic", &self.topic])
+                .args(where_to)
+                .output()
+                .expect("ops/kafka runs");
+            let said = String::from_utf8_lossy(&output.stdout).into_owned()
+                + &String::from_utf8_lossy(&output.stderr);
+            if output.status.success() && !said.contains("Error") {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{said}");
+        }
+    }
+
+    pub(crate) async fn clean(&self) {
+        self.delete_topic().await;
+        let groups = ["postgres", "clickhouse"]
+            .map(|store| self.config.namespace.dotted(&format!("millrace.{store}.banking")));
+        let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+        let _ = self.admin().delete_groups(&groups, &AdminOptions::new()).await;
+        let client = self.database().client().await.unwrap();
+        for schema in ["banking", "banking_g1", "millrace"] {
+            let schema = self.config.namespace.underscored(schema);
+            let drop = format!("DROP SCHEMA IF EXISTS {schema} CASCADE");
+            client.batch_execute(&drop).await.unwrap();
+        }
+        let events = self.events();
+        let drop = format!("DROP DATABASE IF EXISTS {} SYNC", events.name());
+        events.client().query(&drop).execute().await.unwrap();
+    }
+}
+
+/// Waits until `reached` says so.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut reached: impl FnMut() -> F) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !reached().await {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
