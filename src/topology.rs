@@ -1,14 +1,20 @@
-//! All wiring on one screen: which aggregates a domain has, and who handles them.
+//! All wiring on one screen: which aggregates a domain has, who handles them, and who projects
+//! their events into which tables.
 
 use std::sync::Arc;
 
 use crate::codec::banking::AccountCodec;
 use crate::codec::schemas::Schemas;
+use crate::config::Config;
 use crate::domain::banking::account::Account;
 use crate::engine::command_handler::CommandHandler;
 use crate::kernel::codec::Codec;
 use crate::kernel::decider::Decider;
+use crate::read_model::banking::{event, postgres as rows};
+use crate::read_model::store::{clickhouse, postgres};
 use crate::runtime::handler_group::Aggregate;
+use crate::runtime::lane::SchemaLookUp;
+use crate::runtime::projection::{Error, Projection, Settings};
 
 /// The domains that have command handlers, each with its aggregates.
 #[must_use]
@@ -25,4 +31,34 @@ fn handled_by<D: Decider, C: Codec<D>>(codec: C) -> Aggregate {
             Box::new(CommandHandler::<D, C>::new(settings, Arc::clone(&codec)))
         }),
     }
+}
+
+/// Banking's balances and transactions.
+///
+/// # Errors
+/// Postgres or the brokers do not answer, or tables or topics are not as they must be.
+pub async fn postgres_banking(
+    config: &Config,
+    schemas: &Arc<Schemas>,
+    look_up: SchemaLookUp,
+) -> Result<Projection, Error> {
+    let database = postgres::Database::new(&config.postgres, &config.namespace)?;
+    let rows = rows::Banking::new(Arc::new(AccountCodec::new(Arc::clone(schemas))));
+    let store = postgres::Postgres::new(database, rows);
+    Projection::start(config, store, Settings::POSTGRES, look_up).await
+}
+
+/// Banking's events, for its panels.
+///
+/// # Errors
+/// ClickHouse or the brokers do not answer, or tables or topics are not as they must be.
+pub async fn clickhouse_banking(
+    config: &Config,
+    schemas: &Arc<Schemas>,
+    look_up: SchemaLookUp,
+) -> Result<Projection, Error> {
+    let database = clickhouse::Database::new(&config.clickhouse, &config.namespace)?;
+    let events = event::Events::new(Arc::new(AccountCodec::new(Arc::clone(schemas))));
+    let store = clickhouse::ClickHouse::new(database, events);
+    Projection::start(config, store, Settings::CLICKHOUSE, look_up).await
 }

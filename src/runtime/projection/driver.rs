@@ -123,6 +123,7 @@ impl<S: Store> Driver<S> {
                 if told.elapsed() >= STATUS_EVERY {
                     told = Instant::now();
                     let mut status = lock(&self.status);
+                    status.has_joined = partitions.has_joined;
                     status.partitions = partitions.status();
                     status.last_error = None;
                 }

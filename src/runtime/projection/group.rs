@@ -70,6 +70,8 @@ pub(super) struct Partitions<S: Store> {
     /// Weak: what it knows of must not keep it from leaving.
     member: Weak<Membership<S>>,
     owned: HashMap<Key, Owned>,
+    /// Whether the group has given this process its partitions, which may be none.
+    pub(super) has_joined: bool,
     log_ends: Arc<Mutex<HashMap<Key, i64>>>,
     give: Sender<Completion>,
     take: Receiver<Completion>,
@@ -92,7 +94,9 @@ impl<S: Store> Shared<S> {
 
 impl<S: Store> Rebalance for Shared<S> {
     fn assigned(&self, places: Vec<Place>) {
-        self.lock().add(&places);
+        let mut partitions = self.lock();
+        partitions.has_joined = true;
+        partitions.add(&places);
     }
 
     fn revoked(&self, places: &[Place]) {
@@ -124,6 +128,7 @@ impl<S: Store> Partitions<S> {
             poller: std::thread::current(),
             member: Weak::new(),
             owned: HashMap::new(),
+            has_joined: false,
             log_ends: Arc::default(),
             give,
             take,

@@ -95,6 +95,8 @@ pub struct ProjectionStatus {
     pub name: String,
     /// Its consumer group.
     pub group: String,
+    /// Whether the group has given this process its partitions, which may be none.
+    pub has_joined: bool,
     /// The partitions that are ours.
     pub partitions: Vec<PartitionStatus>,
     /// What is wrong with the group as a whole.

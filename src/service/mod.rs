@@ -1,20 +1,23 @@
 //! Everything that one process runs: started together, watched, stopped together.
 
+mod figures;
+
 use std::sync::Arc;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::codec::schemas::Schemas;
 use crate::config::Config;
+use crate::engine::projector;
 use crate::http::Health;
 use crate::http::health::Readiness;
 use crate::log::kafka;
+use crate::read_model::store;
 use crate::runtime::handler_group::HandlerGroup;
 use crate::runtime::lane::{LaneState, LaneStatus, SchemaLookUp};
+use crate::runtime::projection::{self, Projection, ProjectionStatus};
 use crate::{runtime, topology};
+use figures::{HandlerFigures, ProjectionFigures};
 
 /// What a process is to run besides HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +39,34 @@ pub enum Error {
     /// The handlers cannot start.
     #[error("cannot start the command handlers")]
     Handlers(#[source] kafka::Error),
+    /// A projection cannot read its events.
+    #[error("cannot start projection {0}")]
+    ProjectionLog(String, #[source] kafka::Error),
+    /// A projection cannot use its store.
+    #[error("cannot start projection {0}")]
+    ProjectionStore(String, #[source] store::Error),
+    /// The machine gives no thread.
+    #[error("cannot start projection {0}")]
+    ProjectionThread(String, #[source] std::io::Error),
+}
+
+impl Error {
+    fn projection(name: &str) -> impl FnOnce(projection::Error) -> Self {
+        let name = name.to_owned();
+        move |error| match error {
+            projection::Error::Kafka(source) => Self::ProjectionLog(name, source),
+            projection::Error::Store(source) => Self::ProjectionStore(name, source),
+            projection::Error::Thread(source) => Self::ProjectionThread(name, source),
+        }
+    }
 }
 
 /// The running components.
 pub struct Service {
     handlers: Vec<(&'static str, HandlerGroup)>,
-    figures: HandlerFigures,
+    projections: Vec<Projection>,
+    handler_figures: HandlerFigures,
+    projection_figures: ProjectionFigures,
 }
 
 impl Service {
@@ -55,9 +80,25 @@ impl Service {
         metrics: &mut Registry,
     ) -> Result<Self, Error> {
         let schemas = runtime::schemas::load(config).await.map_err(Error::Schemas)?;
-        let mut service = Self { handlers: Vec::new(), figures: HandlerFigures::register(metrics) };
+        let mut service = Self {
+            handlers: Vec::new(),
+            projections: Vec::new(),
+            handler_figures: HandlerFigures::register(metrics),
+            projection_figures: ProjectionFigures::register(metrics),
+        };
         if wanted.handler {
             service.start_handlers(config, &schemas)?;
+        }
+        let look_up = look_up(config, &schemas);
+        if wanted.postgres {
+            let failed = Error::projection("postgres.banking");
+            let started = topology::postgres_banking(config, &schemas, Arc::clone(&look_up)).await;
+            service.projections.push(started.map_err(failed)?);
+        }
+        if wanted.clickhouse {
+            let failed = Error::projection("clickhouse.banking");
+            let started = topology::clickhouse_banking(config, &schemas, look_up).await;
+            service.projections.push(started.map_err(failed)?);
         }
         Ok(service)
     }
@@ -78,7 +119,13 @@ impl Service {
             let lanes = group.status();
             let (readiness, detail) = summary(&lanes, group.has_joined());
             health.set(&format!("handler.{domain}"), readiness, &detail);
-            self.figures.show(&lanes);
+            self.handler_figures.show(&lanes);
+        }
+        for projection in &self.projections {
+            let status = projection.status();
+            let (readiness, detail) = projection_summary(&status);
+            health.set(&status.name, readiness, &detail);
+            self.projection_figures.show(&status);
         }
     }
 
@@ -87,18 +134,25 @@ impl Service {
         for (_, group) in &self.handlers {
             group.request_stop();
         }
+        for projection in &self.projections {
+            projection.request_stop();
+        }
     }
 
     /// Whether every component has stopped.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.handlers.iter().all(|(_, group)| group.is_stopped())
+            && self.projections.iter().all(Projection::is_stopped)
     }
 
     /// Leaves hanging components to the end of the process.
     pub fn abandon(&mut self) {
         for (_, group) in self.handlers.drain(..) {
             std::mem::forget(group);
+        }
+        for projection in self.projections.drain(..) {
+            std::mem::forget(projection);
         }
     }
 }
@@ -137,56 +191,25 @@ fn summary(lanes: &[LaneStatus], has_joined: bool) -> (Readiness, String) {
     (if ready { Readiness::Ready } else { Readiness::Starting }, detail)
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Partition {
-    topic: String,
-    partition: i32,
-}
-
-/// What the handlers show at `/metrics`, by partition.
-struct HandlerFigures {
-    commands: Family<Partition, Gauge>,
-    events: Family<Partition, Gauge>,
-    transactions: Family<Partition, Gauge>,
-    streams: Family<Partition, Gauge>,
-    answers: Family<Partition, Gauge>,
-    next_offset: Family<Partition, Gauge>,
-    is_running: Family<Partition, Gauge>,
-}
-
-impl HandlerFigures {
-    fn register(registry: &mut Registry) -> Self {
-        let mut family = |name: &str, help: &str| {
-            let family = Family::<Partition, Gauge>::default();
-            registry.register(format!("millrace_handler_{name}"), help, family.clone());
-            family
-        };
-        Self {
-            commands: family("commands", "Commands decided since the partition was taken over"),
-            events: family("events", "Events written since the partition was taken over"),
-            transactions: family("transactions", "Transactions since the partition was taken over"),
-            streams: family("streams", "Streams in memory"),
-            answers: family("answers", "Command ids remembered"),
-            next_offset: family("next_offset", "The next command to read"),
-            is_running: family("running", "1 if the partition's commands are being handled"),
+/// A projection in one word and one line.
+fn projection_summary(status: &ProjectionStatus) -> (Readiness, String) {
+    use projector::State;
+    if let Some(reason) = &status.last_error {
+        return (Readiness::Waiting, reason.clone());
+    }
+    for partition in &status.partitions {
+        let reason = partition.last_error.as_deref().unwrap_or("no reason given");
+        let line = format!("{} partition {}: {reason}", partition.topic, partition.partition);
+        match partition.state {
+            State::Stopped => return (Readiness::Failed, line),
+            State::BackingOff => return (Readiness::Waiting, line),
+            _ => {}
         }
     }
-
-    fn show(&self, lanes: &[LaneStatus]) {
-        for lane in lanes {
-            let label = Partition { topic: lane.topic.clone(), partition: lane.partition };
-            let figures = [
-                (&self.commands, lane.counts.commands),
-                (&self.events, lane.counts.events),
-                (&self.transactions, lane.counts.transactions),
-                (&self.streams, lane.counts.streams),
-                (&self.answers, lane.counts.answers),
-                (&self.next_offset, lane.counts.next_offset.unsigned_abs()),
-                (&self.is_running, u64::from(lane.state == LaneState::Running)),
-            ];
-            for (family, value) in figures {
-                family.get_or_create(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
-            }
-        }
-    }
+    let at_work = |state| matches!(state, State::Ready | State::Applying | State::Committing);
+    let working = status.partitions.iter().filter(|partition| at_work(partition.state)).count();
+    let all = status.partitions.len();
+    let readiness =
+        if status.has_joined && working == all { Readiness::Ready } else { Readiness::Starting };
+    (readiness, format!("{working} of {all} partitions projecting"))
 }

@@ -1,0 +1,118 @@
+//! What `/metrics` shows of handlers and projections, by partition.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::engine::projector::State;
+use crate::runtime::lane::{LaneState, LaneStatus};
+use crate::runtime::projection::ProjectionStatus;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Partition {
+    topic: String,
+    partition: i32,
+}
+
+/// What the handlers show at `/metrics`, by partition.
+pub(super) struct HandlerFigures {
+    commands: Family<Partition, Gauge>,
+    events: Family<Partition, Gauge>,
+    transactions: Family<Partition, Gauge>,
+    streams: Family<Partition, Gauge>,
+    answers: Family<Partition, Gauge>,
+    next_offset: Family<Partition, Gauge>,
+    is_running: Family<Partition, Gauge>,
+}
+
+impl HandlerFigures {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let mut family = |name: &str, help: &str| {
+            let family = Family::<Partition, Gauge>::default();
+            registry.register(format!("millrace_handler_{name}"), help, family.clone());
+            family
+        };
+        Self {
+            commands: family("commands", "Commands decided since the partition was taken over"),
+            events: family("events", "Events written since the partition was taken over"),
+            transactions: family("transactions", "Transactions since the partition was taken over"),
+            streams: family("streams", "Streams in memory"),
+            answers: family("answers", "Command ids remembered"),
+            next_offset: family("next_offset", "The next command to read"),
+            is_running: family("running", "1 if the partition's commands are being handled"),
+        }
+    }
+
+    pub(super) fn show(&self, lanes: &[LaneStatus]) {
+        for lane in lanes {
+            let label = Partition { topic: lane.topic.clone(), partition: lane.partition };
+            let figures = [
+                (&self.commands, lane.counts.commands),
+                (&self.events, lane.counts.events),
+                (&self.transactions, lane.counts.transactions),
+                (&self.streams, lane.counts.streams),
+                (&self.answers, lane.counts.answers),
+                (&self.next_offset, lane.counts.next_offset.unsigned_abs()),
+                (&self.is_running, u64::from(lane.state == LaneState::Running)),
+            ];
+            for (family, value) in figures {
+                family.get_or_create(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Projected {
+    projection: String,
+    topic: String,
+    partition: i32,
+}
+
+/// What the projections show.
+pub(super) struct ProjectionFigures {
+    events: Family<Projected, Gauge>,
+    passed_over: Family<Projected, Gauge>,
+    next_offset: Family<Projected, Gauge>,
+    lag_ms: Family<Projected, Gauge>,
+    is_stopped: Family<Projected, Gauge>,
+}
+
+impl ProjectionFigures {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let mut family = |name: &str, help: &str| {
+            let family = Family::<Projected, Gauge>::default();
+            registry.register(format!("millrace_projection_{name}"), help, family.clone());
+            family
+        };
+        Self {
+            events: family("events", "Events applied since the partition was taken over"),
+            passed_over: family("passed_over", "Events of types that the projection ignores"),
+            next_offset: family("next_offset", "The next event to apply"),
+            lag_ms: family("lag_ms", "How long the oldest waiting event has been waiting, in ms"),
+            is_stopped: family("stopped", "1 if the partition has stopped and somebody must act"),
+        }
+    }
+
+    pub(super) fn show(&self, status: &ProjectionStatus) {
+        for partition in &status.partitions {
+            let label = Projected {
+                projection: status.name.clone(),
+                topic: partition.topic.clone(),
+                partition: partition.partition,
+            };
+            let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+            let figures = [
+                (&self.events, number(partition.events)),
+                (&self.passed_over, number(partition.passed_over)),
+                (&self.next_offset, partition.place.next_offset),
+                (&self.lag_ms, partition.lag_ms),
+                (&self.is_stopped, i64::from(partition.state == State::Stopped)),
+            ];
+            for (family, value) in figures {
+                family.get_or_create(&label).set(value);
+            }
+        }
+    }
+}
