@@ -16,6 +16,7 @@ pub mod output;
 pub mod schemas;
 pub mod send;
 pub mod serve;
+pub mod status;
 mod stream_name;
 pub mod topics;
 
@@ -59,6 +60,8 @@ enum Command {
     Send(send::Arguments),
     /// Shows a stream's events, straight from the log
     History(history::Arguments),
+    /// Shows whether services answer, topics are as declared, and how far groups are behind
+    Status(status::Arguments),
 }
 
 /// Runs the program: parses its arguments, does the work, reports errors on one line.
@@ -93,5 +96,6 @@ async fn dispatch(config: &Config, command: Command, output: Output) -> anyhow::
         Command::Serve(arguments) => serve::run(config, arguments, output).await,
         Command::Send(arguments) => send::run(config, arguments, output).await,
         Command::History(arguments) => history::run(config, arguments, output).await,
+        Command::Status(arguments) => status::run(config, arguments, output).await,
     }
 }

@@ -103,6 +103,15 @@ impl Database {
         &self.client
     }
 
+    /// What the server calls its version.
+    ///
+    /// # Errors
+    /// ClickHouse does not answer.
+    pub async fn version(&self) -> Result<String, Error> {
+        let version = self.client.query("SELECT version()").fetch_one::<String>().await;
+        version.map_err(|source| self.failed(source, "asking for the version"))
+    }
+
     /// The database's name, namespace included.
     #[must_use]
     pub fn name(&self) -> &str {

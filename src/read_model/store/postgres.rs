@@ -122,6 +122,16 @@ impl Database {
         client.map_err(|source| Error::PostgresUnreachable { host: self.host.clone(), source })
     }
 
+    /// What the server calls its version.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn version(&self) -> Result<String, Error> {
+        let failed = || Error::postgres("asking for the version");
+        let row = self.client().await?.query_one("SHOW server_version", &[]).await;
+        row.map_err(failed())?.try_get(0).map_err(failed())
+    }
+
     /// The prefix of every schema.
     #[must_use]
     pub const fn namespace(&self) -> &Namespace {

@@ -71,6 +71,19 @@ impl Admin {
         answer.unwrap_or(Err(kafka::KafkaError::Canceled))
     }
 
+    /// How many brokers there are.
+    ///
+    /// # Errors
+    /// They do not answer.
+    pub async fn broker_count(&self) -> Result<usize, Error> {
+        let client = Arc::clone(&self.client);
+        let call = move || client.inner().fetch_metadata(None, CALL_TIMEOUT);
+        let answer = tokio::task::spawn_blocking(call).await;
+        let metadata = answer.unwrap_or(Err(kafka::KafkaError::Canceled));
+        let metadata = metadata.map_err(kafka::Error::call("listing brokers"))?;
+        Ok(metadata.brokers().len())
+    }
+
     /// Looks for topics; those that do not exist are left out.
     ///
     /// # Errors

@@ -1,0 +1,282 @@
+//! `millrace status`: services, topics and groups -> one picture, once or again and again.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::failure::one_line;
+use super::{Exit, Output};
+use crate::clock;
+use crate::codec::registry::Registry;
+use crate::config::{Config, redact_url};
+use crate::kernel::stream::{Kind, Namespace};
+use crate::log::kafka::lag::{Group, Observer};
+use crate::log::kafka::topic::{Admin, Declared};
+use crate::read_model::store;
+use crate::topics;
+
+/// The longest to wait for a service's answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time between two pictures.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The subcommand's arguments.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  millrace status\n  millrace status --watch\n  \
+    millrace status --json | jq '.groups[] | {group, lag_events, lag_seconds}'\n\n\
+    Lag in events is counted where it is short (no ~); a long one is the distance of two offsets, \
+    which also counts transaction markers: at most so many. Zero always means that nothing is left \
+    to read. The exit code is 1 if a service does not answer.")]
+pub struct Arguments {
+    /// Shows it again every two seconds, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+}
+
+/// One service that the product needs.
+#[derive(Debug, Serialize)]
+struct Service {
+    service: &'static str,
+    address: String,
+    reachable: bool,
+    version: Option<String>,
+    /// What else it says of itself.
+    detail: Option<String>,
+    ms: u128,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+struct Picture {
+    services: Vec<Service>,
+    /// How many topics are declared, and what is wrong with them.
+    topics: Result<(usize, Vec<(String, String)>), String>,
+    groups: Result<Vec<Group>, String>,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// A declaration is wrong. A service that does not answer is shown, not an error.
+pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyhow::Result<Exit> {
+    let declared = topics::declared(&config.namespace)?;
+    let mut observer = Some(Observer::new(&config.kafka));
+    loop {
+        let (picture, again) = look(config, &declared, observer.take()).await;
+        observer = again;
+        if arguments.watch {
+            output.clear();
+        }
+        show(&picture, output)?;
+        if !arguments.watch {
+            let all = picture.services.iter().all(|service| service.reachable);
+            return Ok(if all { Exit::Done } else { Exit::Failed });
+        }
+        tokio::select! {
+            () = tokio::time::sleep(WATCH_INTERVAL) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
+        }
+    }
+}
+
+async fn look(
+    config: &Config,
+    declared: &[Declared],
+    observer: Option<Observer>,
+) -> (Picture, Option<Observer>) {
+    let (kafka, registry, postgres, clickhouse) = futures::join!(
+        ask("Kafka", config.kafka.brokers.clone(), ask_kafka(config)),
+        ask("registry", redact_url(&config.registry.url), ask_registry(config)),
+        ask("Postgres", redact_url(&config.postgres.url), ask_postgres(config)),
+        ask("ClickHouse", redact_url(&config.clickhouse.url), ask_clickhouse(config)),
+    );
+    let services = vec![kafka, registry, postgres, clickhouse];
+    if !services[0].reachable {
+        let away = "Kafka does not answer".to_owned();
+        let topics = Err(away.clone());
+        return (Picture { services, topics, groups: Err(away) }, observer);
+    }
+    let topics = drift(config, declared).await;
+    let names = groups(declared, &config.namespace);
+    let mut observer = observer.unwrap_or_else(|| Observer::new(&config.kafka));
+    let measured = tokio::task::spawn_blocking(move || {
+        let all = names.iter().map(|(name, topics)| observer.group(name, topics, clock::now()));
+        let all: Result<Vec<_>, _> = all.collect();
+        (all.map_err(|error| one_line(&error)), observer)
+    });
+    match measured.await {
+        Ok((groups, observer)) => (Picture { services, topics, groups }, Some(observer)),
+        Err(error) => (Picture { services, topics, groups: Err(error.to_string()) }, None),
+    }
+}
+
+async fn drift(
+    config: &Config,
+    declared: &[Declared],
+) -> Result<(usize, Vec<(String, String)>), String> {
+    let admin = Admin::connect(&config.kafka).await.map_err(|error| one_line(&error))?;
+    let plan = admin.plan(declared).await.map_err(|error| one_line(&error))?;
+    let differences = declared.iter().zip(plan).flat_map(|(topic, drift)| {
+        drift.into_iter().map(|one| {
+            let text = format!("{}: {} instead of {}", one.what(), one.found(), one.declared());
+            (topic.name.clone(), text)
+        })
+    });
+    Ok((declared.len(), differences.collect()))
+}
+
+/// The groups of every domain, each with the topics that it reads.
+fn groups(declared: &[Declared], namespace: &Namespace) -> Vec<(String, Vec<(String, i32)>)> {
+    let prefix = namespace.dotted("");
+    let domain = |topic: &Declared| {
+        let name = topic.name.strip_prefix(&prefix).unwrap_or(&topic.name);
+        name.split('.').next().unwrap_or_default().to_owned()
+    };
+    let mut domains: Vec<String> =
+        declared.iter().filter(|topic| topic.kind.is_some()).map(domain).collect();
+    domains.dedup();
+    let mut groups = Vec::new();
+    for name in domains {
+        let reading =
+            [("handler", Kind::Commands), ("postgres", Kind::Events), ("clickhouse", Kind::Events)];
+        for (stage, kind) in reading {
+            let topics =
+                declared.iter().filter(|topic| topic.kind == Some(kind) && domain(topic) == name);
+            let topics = topics.map(|topic| (topic.name.clone(), topic.partitions)).collect();
+            groups.push((namespace.dotted(&format!("millrace.{stage}.{name}")), topics));
+        }
+    }
+    groups
+}
+
+/// What a service says of itself. Kafka and the registry do not tell clients their versions.
+#[derive(Default)]
+struct Answer {
+    version: Option<String>,
+    detail: Option<String>,
+}
+
+async fn ask(
+    service: &'static str,
+    address: String,
+    answer: impl Future<Output = anyhow::Result<Answer>>,
+) -> Service {
+    let start = Instant::now();
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
+    let ms = start.elapsed().as_millis();
+    let (answer, error) = match answer {
+        Ok(Ok(answer)) => (answer, None),
+        Ok(Err(error)) => (Answer::default(), Some(one_line(error.as_ref()))),
+        Err(_) => {
+            let error = format!("no answer in {} s", ANSWER_TIMEOUT.as_secs());
+            (Answer::default(), Some(error))
+        }
+    };
+    let (reachable, Answer { version, detail }) = (error.is_none(), answer);
+    Service { service, address, reachable, version, detail, ms, error }
+}
+
+async fn ask_kafka(config: &Config) -> anyhow::Result<Answer> {
+    let admin = Admin::connect(&config.kafka).await?;
+    let detail = match admin.broker_count().await? {
+        1 => "1 broker".to_owned(),
+        count => format!("{count} brokers"),
+    };
+    Ok(Answer { version: None, detail: Some(detail) })
+}
+
+async fn ask_registry(config: &Config) -> anyhow::Result<Answer> {
+    let subjects = Registry::new(&config.registry.url)?.subjects().await?;
+    let prefix = config.namespace.dotted("");
+    let own = subjects.iter().filter(|subject| subject.starts_with(&prefix)).count();
+    Ok(Answer { version: None, detail: Some(format!("{own} subjects")) })
+}
+
+async fn ask_postgres(config: &Config) -> anyhow::Result<Answer> {
+    let database = store::postgres::Database::new(&config.postgres, &config.namespace)?;
+    let version = database.version().await?;
+    // "15.18 (Debian 15.18-0+deb12u1)"
+    let number = version.split(' ').next().map(str::to_owned);
+    Ok(Answer { version: number, detail: None })
+}
+
+async fn ask_clickhouse(config: &Config) -> anyhow::Result<Answer> {
+    let database = store::clickhouse::Database::new(&config.clickhouse, &config.namespace)?;
+    Ok(Answer { version: Some(database.version().await?), detail: None })
+}
+
+fn show(picture: &Picture, output: Output) -> anyhow::Result<()> {
+    output.json(&as_json(picture))?;
+    let services = picture.services.iter().map(|service| {
+        let state = match &service.error {
+            None => "reachable".to_owned(),
+            Some(error) => format!("AWAY: {error}"),
+        };
+        let version = service.version.clone().or_else(|| service.detail.clone());
+        [
+            service.service.to_owned(),
+            service.address.clone(),
+            state,
+            version.unwrap_or_default(),
+            service.ms.to_string(),
+        ]
+    });
+    output.table(["service", "address", "state", "version", "ms"], services);
+    match &picture.topics {
+        Ok((count, differences)) if differences.is_empty() => {
+            output.line(format!("\ntopics: {count}, all as declared\n"));
+        }
+        Ok((count, differences)) => {
+            let what = differences.len();
+            output.line(format!("\ntopics: {count} declared, {what} differences:"));
+            for (topic, text) in differences {
+                output.line(format!("  {topic}: {text}"));
+            }
+            output.line("see `millrace topics plan`\n");
+        }
+        Err(error) => output.line(format!("\ntopics: unknown: {error}")),
+    }
+    match &picture.groups {
+        Ok(groups) => output.table(
+            ["group", "state", "members", "lag (events)", "lag (s)"],
+            groups.iter().map(|group| {
+                let approximately = if group.exact { "" } else { "~" };
+                [
+                    group.group.clone(),
+                    group.state.to_owned(),
+                    group.members.to_string(),
+                    format!("{approximately}{}", group.lag_events),
+                    format!("{:.1}", group.lag_seconds),
+                ]
+            }),
+        ),
+        Err(error) => output.line(format!("groups: unknown: {error}")),
+    }
+    Ok(())
+}
+
+fn as_json(picture: &Picture) -> Value {
+    let topics = match &picture.topics {
+        Ok((count, differences)) => json!({
+            "declared": count,
+            "drift": differences.len(),
+            "differences": differences.iter().map(|(topic, text)| json!({
+                "topic": topic, "difference": text,
+            })).collect::<Vec<_>>(),
+        }),
+        Err(error) => json!({"error": error}),
+    };
+    let (groups, error) = match &picture.groups {
+        Ok(groups) => (json!(groups), None),
+        Err(error) => (Value::Null, Some(error)),
+    };
+    json!({
+        "at": clock::now().to_rfc3339(),
+        "services": picture.services,
+        "topics": topics,
+        "groups": groups,
+        "error": error,
+    })
+}
