@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Failure, Output};
 use crate::config::Config;
+use crate::http::health::Readiness;
 use crate::http::{self, Health, Site};
+use crate::read_model::banking::dashboard::Dashboard;
 use crate::service::{Service, Wanted};
 
 /// How often the components are looked at.
@@ -71,7 +73,11 @@ pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyho
         service = starting => service?,
         () = stop.cancelled() => return Ok(Exit::Done),
     };
-    let site = Site { health: health.clone(), metrics: Arc::new(metrics) };
+    let dashboard = arguments.wants(Role::Api).then(|| Dashboard::new(config)).transpose()?;
+    if dashboard.is_some() {
+        health.set("api", Readiness::Ready, "");
+    }
+    let site = Site { health: health.clone(), metrics: Arc::new(metrics), dashboard };
     let serving = tokio::spawn(http::serve(listener, site, stop.clone()));
     output.line(format!("millrace serves; http://{}/readyz says how it fares", config.http.addr));
     while !stop.is_cancelled() && !serving.is_finished() {

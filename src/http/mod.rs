@@ -5,9 +5,14 @@
 //! | `/healthz` | 200 as long as the process runs |
 //! | `/readyz` | 200 once every component is ready, else 503; each component's state either way |
 //! | `/metrics` | every figure, in the OpenMetrics text format |
+//! | `/` | the dashboard (role `api`, as all that follows) |
+//! | `/v1/banking/panels/...` | one view of ClickHouse each |
+//! | `/v1/banking/accounts` | accounts, from Postgres |
 //!
 //! Whatever is not there is a 404, always `application/problem+json`.
 
+mod banking;
+mod dashboard;
 pub mod health;
 mod problem;
 
@@ -26,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use health::Health;
 pub use problem::Problem;
+
+use crate::read_model::banking::dashboard::Dashboard;
 
 /// How long answers that are under way may take after the process was told to stop.
 const GRACE: Duration = Duration::from_secs(2);
@@ -55,6 +62,8 @@ pub struct Site {
     pub health: Health,
     /// Every figure of this process.
     pub metrics: Arc<Registry>,
+    /// Answers queries, if this process has the role `api`.
+    pub dashboard: Option<Dashboard>,
 }
 
 /// Listens on an address.
@@ -93,12 +102,14 @@ pub async fn serve(
 }
 
 fn router(site: Site) -> Router {
+    let queries = site.dashboard.clone().map(|found| dashboard::router().merge(banking::router(found)));
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .fallback(not_found)
         .with_state(site)
+        .merge(queries.unwrap_or_default())
+        .fallback(not_found)
 }
 
 async fn healthz() -> Response {
@@ -151,7 +162,7 @@ mod tests {
         registry.register("millrace_commands", "Commands decided", commands.clone());
         commands.inc();
         let health = Health::default();
-        let site = Site { health: health.clone(), metrics: Arc::new(registry) };
+        let site = Site { health: health.clone(), metrics: Arc::new(registry), dashboard: None };
         let listener = bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let cancellation = CancellationToken::new();

@@ -2,6 +2,7 @@
 
 pub mod account_summary;
 pub mod account_transaction;
+pub mod dashboard;
 pub mod event;
 mod panels;
 pub mod postgres;

@@ -1,0 +1,192 @@
+//! What the dashboard asks: panels from ClickHouse's views, accounts from Postgres -> JSON rows.
+//!
+//! Decimals are strings, times ISO 8601, so that no reader rounds anything.
+
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::read_model::store::{Error, clickhouse, postgres};
+
+/// The most rows that one panel answers with.
+const ROWS_MAX: u32 = 2_000;
+
+/// How long one question may take, in seconds.
+const QUESTION_SECONDS: &str = "10";
+
+/// The width of a panel's time steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A minute.
+    Minute,
+    /// An hour.
+    Hour,
+    /// A day.
+    Day,
+}
+
+impl Step {
+    /// Reads `minute`, `hour` or `day`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Minute, Self::Hour, Self::Day].into_iter().find(|step| step.as_str() == text)
+    }
+
+    /// The word in views' names and columns.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+        }
+    }
+}
+
+/// One panel of the dashboard; each is a documented view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Panel {
+    /// Money moved, by currency and kind of event.
+    Volume(Step),
+    /// Fees charged less those given back.
+    Fees(Step),
+    /// Deposits against withdrawals.
+    DepositsWithdrawals(Step),
+    /// Accounts and what they hold, by type and currency.
+    BalanceByType,
+    /// The accounts that moved most in 30 days.
+    LargestMovers,
+}
+
+impl Panel {
+    /// The view that it reads, and the column whose highest values are the newest or largest.
+    fn view(self) -> (String, &'static str) {
+        match self {
+            Self::Volume(step) => (format!("banking_volume_{}", step.as_str()), step.as_str()),
+            Self::Fees(step) => (format!("banking_fees_{}", step.as_str()), step.as_str()),
+            Self::DepositsWithdrawals(step) => {
+                (format!("banking_deposits_withdrawals_{}", step.as_str()), step.as_str())
+            }
+            Self::BalanceByType => ("banking_balance_by_type".to_owned(), "balance"),
+            Self::LargestMovers => ("banking_largest_movers".to_owned(), "moved"),
+        }
+    }
+}
+
+/// A page of accounts, newest first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accounts {
+    /// One object an account.
+    pub data: Vec<Value>,
+    /// How many there are in all.
+    pub total_count: i64,
+}
+
+/// Answers the dashboard's questions.
+#[derive(Clone)]
+pub struct Dashboard {
+    postgres: postgres::Database,
+    clickhouse: clickhouse::Database,
+    schema: String,
+}
+
+impl Dashboard {
+    /// Reads the addresses; connects when first asked.
+    ///
+    /// # Errors
+    /// An address is unusable.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        Ok(Self {
+            postgres: postgres::Database::new(&config.postgres, &config.namespace)?,
+            clickhouse: clickhouse::Database::new(&config.clickhouse, &config.namespace)?,
+            schema: config.namespace.underscored(super::DOMAIN),
+        })
+    }
+
+    /// The newest or largest rows of a panel.
+    ///
+    /// # Errors
+    /// ClickHouse does not answer, or the projection has never run.
+    pub async fn panel(&self, panel: Panel, size: Option<u32>) -> Result<Vec<Value>, Error> {
+        let (view, order) = panel.view();
+        let size = size.unwrap_or(ROWS_MAX).clamp(1, ROWS_MAX);
+        let select = format!(
+            "SELECT * FROM {}.{view} ORDER BY {order} DESC LIMIT {size}",
+            self.clickhouse.name()
+        );
+        let failed = || Error::clickhouse(format!("reading {view}"));
+        let bytes = self
+            .clickhouse
+            .client()
+            .query_raw(&select)
+            .with_setting("output_format_json_quote_decimals", "1")
+            .with_setting("output_format_json_quote_64bit_integers", "0")
+            .with_setting("date_time_output_format", "iso")
+            .with_setting("max_execution_time", QUESTION_SECONDS)
+            .fetch_bytes("JSONEachRow")
+            .map_err(failed())?
+            .collect()
+            .await
+            .map_err(failed())?;
+        let rows = serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>();
+        let rows: Result<_, _> = rows.collect();
+        rows.map_err(|error| Error::Corrupt(format!("ClickHouse's answer for {view}: {error}")))
+    }
+
+    /// A page of accounts: `page` from 1.
+    ///
+    /// # Errors
+    /// Postgres does not answer, or the projection has never run.
+    pub async fn accounts(&self, page: u32, size: u32) -> Result<Accounts, Error> {
+        let failed = || Error::postgres("reading the accounts");
+        let client = self.postgres.client().await?;
+        let select = format!(
+            "SELECT {ACCOUNT} FROM {}.account_summary
+             ORDER BY created_at DESC, account_id LIMIT $1 OFFSET $2",
+            self.schema
+        );
+        let count = format!("SELECT count(*) FROM {}.account_summary", self.schema);
+        let (limit, skipped) = (i64::from(size), i64::from(page.max(1) - 1) * i64::from(size));
+        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&limit, &skipped];
+        let (rows, total) =
+            futures::try_join!(client.query(&select, &values), client.query_one(&count, &[]))
+                .map_err(failed())?;
+        let data = rows.iter().map(read_object).collect::<Result<_, _>>()?;
+        Ok(Accounts { data, total_count: total.try_get(0).map_err(failed())? })
+    }
+
+    /// One account, with its window of 30 days.
+    ///
+    /// # Errors
+    /// As [`Dashboard::accounts`].
+    pub async fn account(&self, id: &str) -> Result<Option<Value>, Error> {
+        let client = self.postgres.client().await?;
+        let select = format!(
+            "SELECT ({ACCOUNT}::jsonb || jsonb_build_object(
+                'available_balance', available_balance::text, 'is_active', is_active,
+                'transaction_count_30_days', transaction_count_30_days,
+                'total_deposits', total_deposits::text,
+                'total_withdrawals', total_withdrawals::text,
+                'total_transfers_in', total_transfers_in::text,
+                'total_transfers_out', total_transfers_out::text,
+                'last_transaction_at', last_transaction_at,
+                'recent_transaction_ids', recent_transaction_ids, 'updated_at', updated_at))::text
+             FROM {}.account_summary WHERE account_id = $1",
+            self.schema
+        );
+        let row = client.query_opt(&select, &[&id]).await;
+        let row = row.map_err(Error::postgres(format!("reading account {id}")))?;
+        row.as_ref().map(read_object).transpose()
+    }
+}
+
+/// An account as JSON text.
+const ACCOUNT: &str = "json_build_object(
+    'account_id', account_id, 'user_id', user_id, 'account_type', account_type,
+    'currency', currency, 'status', status, 'current_balance', current_balance::text,
+    'pending_out', pending_out::text, 'total_fees', total_fees::text,
+    'created_at', created_at, 'version', version)::text";
+
+fn read_object(row: &tokio_postgres::Row) -> Result<Value, Error> {
+    let text: &str = row.try_get(0).map_err(Error::postgres("reading a row"))?;
+    serde_json::from_str(text).map_err(|error| Error::Corrupt(format!("Postgres: {error}")))
+}
