@@ -86,10 +86,7 @@ async fn account(State(dashboard): State<Dashboard>, Path(id): Path<String>) -> 
     }
 }
 
+/// A read model that cannot be read is away, or its projection has never run here.
 fn problem(error: Error) -> Problem {
-    if error.is_transient() {
-        Problem::unavailable("the read model", &error)
-    } else {
-        Problem::internal(&error)
-    }
+    Problem::unavailable("the read model", &error.chain())
 }

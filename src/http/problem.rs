@@ -23,9 +23,9 @@ impl Problem {
     }
 
     /// A service that the answer needs is away.
-    pub fn unavailable(service: &str, error: &dyn std::error::Error) -> Self {
-        tracing::warn!(service, %error, "cannot answer a query");
-        let detail = format!("{service} does not answer at the moment");
+    pub fn unavailable(service: &str, reason: &str) -> Self {
+        tracing::warn!(service, reason, "cannot answer a query");
+        let detail = format!("{service} cannot be read: does it run, and its projection?");
         Self { status: StatusCode::SERVICE_UNAVAILABLE, detail }
     }
 
