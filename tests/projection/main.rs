@@ -4,27 +4,33 @@ mod bank;
 mod expected;
 mod stack;
 
+use std::sync::Arc;
+
 use bank::{Bank, Written};
 use expected::{assert_clickhouse, assert_postgres};
-use millrace::engine::projector::State;
+use millrace::engine::projector::{Failure, State};
+use millrace::kernel::projection::Batch;
+use millrace::read_model::store::Store;
 use millrace::runtime::projection::Projection;
 use stack::{Stack, until};
 
 /// Waits until a projection has applied the last event of every partition.
 async fn caught_up(stack: &Stack, projection: &Projection, log: &[Written]) {
-    let total = log.len();
+    let ends = [0, 1].map(|partition| stack.read(partition, 0).last().unwrap().offset + 1);
     until("the projection has caught up", || async {
         let status = projection.status();
         let stopped = status.partitions.iter().find(|found| found.state == State::Stopped);
         assert!(stopped.is_none(), "{stopped:?}");
-        eprintln!("{status:?}");
-        if status.name.starts_with("postgres") {
-            postgres_events(stack).await == total
-        } else {
-            clickhouse_events(stack).await == total
-        }
+        let places = status.partitions.iter().map(|found| found.place.next_offset);
+        places.eq(ends)
     })
     .await;
+    let events = if projection.status().name.starts_with("postgres") {
+        postgres_events(stack).await
+    } else {
+        clickhouse_events(stack).await
+    };
+    assert_eq!(events, log.len());
 }
 
 /// How many events the accounts' versions add up to.
@@ -58,6 +64,154 @@ async fn rows_equal_a_fold_of_the_log() {
     assert_postgres(&stack, &bank.log).await;
     caught_up(&stack, &clickhouse, &bank.log).await;
     assert_clickhouse(&stack, &bank.log).await;
-    drop((postgres, clickhouse));
+    tokio::task::spawn_blocking(move || drop((postgres, clickhouse))).await.unwrap();
     stack.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_to_the_earliest_offset_replays_into_the_same_rows() {
+    let stack = Stack::new("replay").await;
+    let mut bank = Bank::new(&stack, 2);
+    bank.work(500, 30);
+    bank.work_in_vain(20, 30);
+    project_all(&stack, &bank.log).await;
+    let before = dump(&stack).await;
+
+    for store in ["postgres", "clickhouse"] {
+        stack.reset_offsets(store, &["--to-earliest"]);
+    }
+    bank.work(100, 40);
+    project_all(&stack, &bank.log).await;
+    let epochs = epochs(&stack).await;
+    assert_eq!(epochs, [(1, 0), (1, 0)], "each partition was begun again from the start");
+    assert_ne!(dump(&stack).await, before, "the replay went on to what is new");
+    stack.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_resets_end_in_the_same_rows_too() {
+    let stack = Stack::new("resets").await;
+    let mut bank = Bank::new(&stack, 3);
+    bank.work(400, 20);
+    project_all(&stack, &bank.log).await;
+    let before = dump(&stack).await;
+    let forms: [&[&str]; 4] =
+        [&["--shift-by", "-37"], &["--to-offset", "25"], &["--to-latest"], &["--to-current"]];
+    for form in forms {
+        for store in ["postgres", "clickhouse"] {
+            stack.reset_offsets(store, form);
+        }
+        project_all(&stack, &bank.log).await;
+        assert_eq!(dump(&stack).await, before, "{form:?}");
+    }
+    // Skipping what is new is not followed.
+    bank.work(50, 20);
+    for store in ["postgres", "clickhouse"] {
+        stack.reset_offsets(store, &["--to-latest"]);
+    }
+    project_all(&stack, &bank.log).await;
+    stack.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_without_their_kafka_commit_change_nothing() {
+    let stack = Stack::new("killed").await;
+    let mut bank = Bank::new(&stack, 4);
+    bank.work(100, 10);
+    project_all(&stack, &bank.log).await;
+    bank.work(200, 20);
+    // What a process does that is killed between the database's commit and Kafka's.
+    apply_next_batch(&stack, stack.postgres(), &bank.log).await;
+    apply_next_batch(&stack, stack.clickhouse(), &bank.log).await;
+    bank.work(100, 20);
+    project_all(&stack, &bank.log).await;
+    stack.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_was_made_again_is_refused() {
+    let stack = Stack::new("again").await;
+    let mut bank = Bank::new(&stack, 5);
+    bank.work(50, 5);
+    project_all(&stack, &bank.log).await;
+    stack.delete_topic().await;
+    until("the topic is gone", || async { stack.try_create_topic().await }).await;
+    let projections = [stack.project_to_postgres().await, stack.project_to_clickhouse().await];
+    for projection in &projections {
+        until("both partitions stop", || async {
+            let partitions = projection.status().partitions;
+            partitions.len() == 2
+                && partitions.iter().all(|found| {
+                    let error = found.last_error.as_deref().unwrap_or_default();
+                    found.state == State::Stopped && error.contains("made again")
+                })
+        })
+        .await;
+    }
+    drop(projections);
+    stack.clean().await;
+}
+
+/// Runs both projections until they have everything, compares, and stops them.
+async fn project_all(stack: &Stack, log: &[Written]) {
+    let (postgres, clickhouse) =
+        tokio::join!(stack.project_to_postgres(), stack.project_to_clickhouse());
+    caught_up(stack, &postgres, log).await;
+    assert_postgres(stack, log).await;
+    caught_up(stack, &clickhouse, log).await;
+    assert_clickhouse(stack, log).await;
+    // Blocks until each has left its group.
+    tokio::task::spawn_blocking(move || drop((postgres, clickhouse))).await.unwrap();
+}
+
+/// Every row of both Postgres tables as text.
+async fn dump(stack: &Stack) -> Vec<String> {
+    let client = stack.database().client().await.unwrap();
+    let schema = stack.config.namespace.underscored("banking_g1");
+    let mut rows = Vec::new();
+    for (table, order) in
+        [("account_summary", "account_id"), ("account_transaction", "account_id, version")]
+    {
+        let select = format!("SELECT t::text AS line FROM {schema}.{table} t ORDER BY {order}");
+        let found = client.query(&select, &[]).await.unwrap();
+        rows.extend(found.iter().map(|row| row.get::<_, String>("line")));
+    }
+    rows
+}
+
+/// Each partition's epoch and where it began.
+async fn epochs(stack: &Stack) -> Vec<(i64, i64)> {
+    let client = stack.database().client().await.unwrap();
+    let schema = stack.config.namespace.underscored("millrace");
+    let select = format!("SELECT epoch, epoch_start FROM {schema}.checkpoint ORDER BY partition");
+    let rows = client.query(&select, &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// Applies what stands in the first partition behind the store's place, and tells Kafka nothing.
+async fn apply_next_batch<S: Store>(stack: &Stack, store: S, log: &[Written]) {
+    store.prepare().await.unwrap();
+    let source = stack.source(0);
+    let place = store.read_held(&source).await.unwrap().place.unwrap();
+    let records = stack.read(0, place.next_offset);
+    assert!(records.len() > 20, "{} of {}", records.len(), log.len());
+    let batch = Arc::new(Batch { from: place, records });
+    let applied = store.apply(&source, Arc::clone(&batch)).await.unwrap();
+    assert_eq!((applied.next_offset, applied.obstacle), (batch.end(), None));
+    if store.name().starts_with("postgres") {
+        // Whoever comes with the same batch once more is not the owner.
+        assert_eq!(store.apply(&source, batch).await, Err(Failure::Conflict));
+    } else {
+        // Absorbed by its token at once; by its rows' keys it would be in any case.
+        let before = clickhouse_rows(stack).await;
+        assert!(store.apply(&source, batch).await.is_ok());
+        assert_eq!(clickhouse_rows(stack).await, before);
+    }
+}
+
+/// How many rows the table has, repeats included.
+async fn clickhouse_rows(stack: &Stack) -> u64 {
+    let database = stack.events();
+    let select = format!("SELECT count() FROM {}.banking_event_g1", database.name());
+    database.client().query(&select).fetch_one().await.unwrap()
 }

@@ -9,9 +9,13 @@ use std::time::{Duration, Instant};
 use millrace::codec::banking::AccountCodec;
 use millrace::codec::schemas::Schemas;
 use millrace::config::Config;
+use millrace::kernel::message::Record;
 use millrace::kernel::stream::{Kind, Namespace};
 use millrace::log::kafka::client::{self, Quiet};
+use millrace::log::kafka::group::Witness;
+use millrace::log::kafka::partition_reader::{PartitionReader, Start, Visit};
 use millrace::read_model::banking::{self, event, postgres as rows};
+use millrace::read_model::store::Source;
 use millrace::read_model::store::{clickhouse, postgres};
 use millrace::runtime::projection::{Projection, Settings};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -46,12 +50,45 @@ impl Stack {
         AdminClient::from_config_and_context(&client::base(&self.config.kafka), Quiet).unwrap()
     }
 
-    pub(crate) async fn create_topic(&self) {
+    async fn create_topic(&self) {
+        assert!(self.try_create_topic().await);
+    }
+
+    /// `false` if it is there already, or not yet gone.
+    pub(crate) async fn try_create_topic(&self) -> bool {
         let topic = NewTopic::new(&self.topic, PARTITIONS, TopicReplication::Fixed(1))
             .set("cleanup.policy", "compact")
             .set("message.timestamp.type", "LogAppendTime");
         let outcome = self.admin().create_topics(&[topic], &AdminOptions::new()).await.unwrap();
-        assert!(outcome.iter().all(Result::is_ok), "{outcome:?}");
+        outcome.iter().all(Result::is_ok)
+    }
+
+    /// A partition as its owner knows it.
+    pub(crate) fn source(&self, partition: i32) -> Source {
+        let group = self.config.namespace.dotted("millrace.test");
+        let witness = Witness::open(&self.config.kafka, &group).unwrap();
+        Source {
+            aggregate: banking::AGGREGATES[0],
+            topic: self.topic.clone(),
+            partition,
+            topic_id: witness.topic_ids(&[&self.topic]).unwrap()[0],
+            nonce: 7,
+        }
+    }
+
+    /// Every committed record of a partition from that offset on.
+    pub(crate) fn read(&self, partition: i32, from: i64) -> Vec<Record> {
+        let kafka = &self.config.kafka;
+        let mut reader =
+            PartitionReader::open(kafka, &self.topic, partition, Start::At(from)).unwrap();
+        let mut records = Vec::new();
+        reader
+            .to_end(|record| {
+                records.push(record);
+                Visit::Continue
+            })
+            .unwrap();
+        records
     }
 
     pub(crate) async fn delete_topic(&self) {

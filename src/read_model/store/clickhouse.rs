@@ -382,11 +382,10 @@ pub fn is_transient(error: &ClientError) -> bool {
     const PASSING: [u32; 19] = [
         74, 75, 76, 159, 160, 202, 209, 210, 225, 236, 241, 242, 243, 252, 279, 319, 394, 999, 1000,
     ];
-    match error {
-        ClientError::Network(_) | ClientError::TimedOut => true,
-        ClientError::BadResponse(text) => code_of(text).is_none_or(|code| PASSING.contains(&code)),
-        _ => false,
+    if let ClientError::BadResponse(text) = error {
+        return code_of(text).is_none_or(|code| PASSING.contains(&code));
     }
+    matches!(error, ClientError::Network(_) | ClientError::TimedOut)
 }
 
 /// The number in `Code: 241. DB::Exception: ...`; a gateway's page has none.

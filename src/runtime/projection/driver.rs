@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::group::{Key, Membership, Partitions, Shared};
 use super::position::Positions;
-use super::{ProjectionStatus, Settings};
+use super::{Settings, Status};
 use crate::clock;
 use crate::config::Config;
 use crate::kernel::message::Record;
@@ -37,7 +37,7 @@ pub(super) struct Driver<S: Store> {
     positions: Arc<Positions>,
     topics: Vec<(String, AggregateName)>,
     stop: Arc<AtomicBool>,
-    status: Arc<Mutex<ProjectionStatus>>,
+    status: Arc<Mutex<Status>>,
 }
 
 impl<S: Store> Driver<S> {
@@ -47,7 +47,7 @@ impl<S: Store> Driver<S> {
         settings: Settings,
         look_up: SchemaLookUp,
         runtime: tokio::runtime::Handle,
-        (stop, status): (Arc<AtomicBool>, Arc<Mutex<ProjectionStatus>>),
+        (stop, status): (Arc<AtomicBool>, Arc<Mutex<Status>>),
     ) -> Result<Self, Error> {
         let name = store.name();
         let group = config.namespace.dotted(&format!("millrace.{name}"));
@@ -57,7 +57,7 @@ impl<S: Store> Driver<S> {
         let topics: Vec<_> = store.definition().aggregates.iter().map(topic).collect();
         let names: Vec<&str> = topics.iter().map(|(name, _)| name.as_str()).collect();
         let positions = Arc::new(Positions::new(&config.kafka, &group, &names)?);
-        *lock(&status) = ProjectionStatus { name, group: group.clone(), ..Default::default() };
+        *lock(&status) = Status { name, group: group.clone(), ..Default::default() };
         Ok(Self {
             config: config.clone(),
             group,
@@ -85,7 +85,7 @@ impl<S: Store> Driver<S> {
     }
 
     fn join(&self) -> Result<(Arc<Membership<S>>, Shared<S>), Error> {
-        let shared = Partitions::new(
+        let shared = Partitions::shared(
             Arc::clone(&self.store),
             self.topics.clone(),
             Arc::clone(&self.positions),

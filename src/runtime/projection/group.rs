@@ -107,7 +107,8 @@ impl<S: Store> Rebalance for Shared<S> {
 }
 
 impl<S: Store> Partitions<S> {
-    pub(super) fn new(
+    /// Starts with none.
+    pub(super) fn shared(
         store: Arc<S>,
         topics: Vec<(String, AggregateName)>,
         positions: Arc<Positions>,

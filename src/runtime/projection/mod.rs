@@ -90,7 +90,7 @@ pub struct PartitionStatus {
 
 /// How a projection fares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProjectionStatus {
+pub struct Status {
     /// Its name, for example `postgres.banking`.
     pub name: String,
     /// Its consumer group.
@@ -121,7 +121,7 @@ pub enum Error {
 pub struct Projection {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    status: Arc<Mutex<ProjectionStatus>>,
+    status: Arc<Mutex<Status>>,
 }
 
 impl Projection {
@@ -139,7 +139,7 @@ impl Projection {
     ) -> Result<Self, Error> {
         store.prepare().await?;
         let stop = Arc::new(AtomicBool::new(false));
-        let status = Arc::new(Mutex::new(ProjectionStatus::default()));
+        let status = Arc::new(Mutex::new(Status::default()));
         let runtime = tokio::runtime::Handle::current();
         let (config, shared) = (config.clone(), Arc::clone(&status));
         let (stopped, name) = (Arc::clone(&stop), store.name());
@@ -157,7 +157,7 @@ impl Projection {
 
     /// How it fares.
     #[must_use]
-    pub fn status(&self) -> ProjectionStatus {
+    pub fn status(&self) -> Status {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
