@@ -41,6 +41,33 @@ pub trait Decider: Send + Sync + Sized + 'static {
     fn is_internal(_command: &Self::Command) -> bool {
         false
     }
+
+    /// What an event does to the aggregate's timers, in order.
+    fn timers(_event: &Self::Event) -> Vec<Timer> {
+        Vec::new()
+    }
+
+    /// The command that a timer stands for once its time has come; `None` drops the timer.
+    fn on_timer(_timer: &str) -> Option<Self::Command> {
+        None
+    }
+}
+
+/// A change of one of an aggregate's timers. Late is allowed, early never.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// Wakes the aggregate at that moment or later; replaces the timer of that name.
+    Set {
+        /// Its name within the aggregate.
+        name: &'static str,
+        /// Not before this.
+        at: Timestamp,
+    },
+    /// Forgets it.
+    Clear {
+        /// Its name within the aggregate.
+        name: &'static str,
+    },
 }
 
 /// What a decision may know besides command and state.

@@ -7,6 +7,7 @@ pub mod codec;
 pub mod decider;
 pub mod message;
 pub mod projection;
+pub mod reactor;
 pub mod result;
 pub mod scenario;
 pub mod stream;
