@@ -544,3 +544,6 @@ fn take(buffer: &mut Buffer, limits: &Limits) -> Vec<Record> {
     buffer.bytes -= bytes.min(buffer.bytes);
     mem::replace(&mut buffer.records, rest)
 }
+
+#[cfg(test)]
+mod tests;
