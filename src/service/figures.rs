@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 
 use crate::engine::projector::State;
 use crate::runtime::lane::{LaneState, LaneStatus};
-use crate::runtime::projection::ProjectionStatus;
+use crate::runtime::projection;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Partition {
@@ -95,7 +95,7 @@ impl ProjectionFigures {
         }
     }
 
-    pub(super) fn show(&self, status: &ProjectionStatus) {
+    pub(super) fn show(&self, status: &projection::Status) {
         for partition in &status.partitions {
             let label = Projected {
                 projection: status.name.clone(),

@@ -15,7 +15,7 @@ use crate::log::kafka;
 use crate::read_model::store;
 use crate::runtime::handler_group::HandlerGroup;
 use crate::runtime::lane::{LaneState, LaneStatus, SchemaLookUp};
-use crate::runtime::projection::{self, Projection, ProjectionStatus};
+use crate::runtime::projection::{self, Projection};
 use crate::{runtime, topology};
 use figures::{HandlerFigures, ProjectionFigures};
 
@@ -192,7 +192,7 @@ fn summary(lanes: &[LaneStatus], has_joined: bool) -> (Readiness, String) {
 }
 
 /// A projection in one word and one line.
-fn projection_summary(status: &ProjectionStatus) -> (Readiness, String) {
+fn projection_summary(status: &projection::Status) -> (Readiness, String) {
     use projector::State;
     if let Some(reason) = &status.last_error {
         return (Readiness::Waiting, reason.clone());
