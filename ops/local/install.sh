@@ -2,7 +2,7 @@
 # Installs what is missing, and only that: Debian packages, then Kafka, the registry and ClickHouse
 # into .millrace/cache, which every stack shares.
 #
-#   ops/local/install.sh
+#   ops/local/install.sh [packages|services]
 #
 # A stack of containers needs the packages alone.
 
@@ -36,13 +36,20 @@ install_packages() { # package...
   for i in "${!missing[@]}"; do
     [[ ${missing[$i]} != java ]] || missing[i]=$(java_package)
   done
-  # The package would create a cluster on 5432 and start it: nobody asked for that one.
+  # The package would create a cluster on 5432 and start it: nobody asked for that one. The note to
+  # it is taken back whatever happens, so an interrupt has to wait for that.
   local no_cluster=/etc/postgresql-common/createcluster.d/millrace.conf
+  local status=0 interrupted=0 traps
+  traps=$(trap -p INT TERM HUP)
+  trap 'interrupted=1' INT TERM HUP
   "${sudo[@]}" mkdir -p "${no_cluster%/*}"
   echo 'create_main_cluster = false' | "${sudo[@]}" tee "$no_cluster" >/dev/null
-  local status=0
   apt_get install -y -qq --no-install-recommends "${missing[@]}" || status=$?
   "${sudo[@]}" rm -f "$no_cluster"
+  "${sudo[@]}" rmdir --ignore-fail-on-non-empty "${no_cluster%/*}"
+  trap - INT TERM HUP
+  eval "$traps"
+  ((!interrupted)) || kill -INT "$$"
   ((status == 0)) || die "$EXIT_SERVICE" "apt-get could not install: ${missing[*]} (see above)"
 }
 
@@ -150,7 +157,12 @@ install_services() {
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
   trap 'jobs_kill; exit 130' INT TERM HUP
-  (($# == 0)) || die "$EXIT_USAGE" "usage: ops/local/install.sh"
-  install_packages "${PACKAGES_TO_RUN[@]}" "${PACKAGES_TO_BUILD[@]}"
-  if [[ $(stack_kind) == local ]]; then install_services; fi
+  case ${1:-all} in
+  all | packages | services) ;;
+  *) die "$EXIT_USAGE" "usage: ops/local/install.sh [packages|services]" ;;
+  esac
+  if [[ ${1:-all} != services ]]; then
+    install_packages "${PACKAGES_TO_RUN[@]}" "${PACKAGES_TO_BUILD[@]}"
+  fi
+  if [[ ${1:-all} != packages && $(stack_kind) == local ]]; then install_services; fi
 fi

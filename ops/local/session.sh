@@ -57,6 +57,17 @@ step() { # what it does, command...
   echo "== $name: $(seconds_since "$started")"
 }
 
+# Packages in the foreground: dpkg must not be killed in the middle. An interrupt waits for it.
+install_what_is_missing() {
+  local started
+  started=$(now_ms)
+  echo '== install what is missing'
+  "$LOCAL/install.sh" packages
+  job_start "$LOCAL/install.sh" services
+  jobs_wait || exit "$EXIT_SERVICE"
+  echo "== install what is missing: $(seconds_since "$started")"
+}
+
 # The stack's settings and no others, so that nothing of the caller's environment points elsewhere.
 use_stack_env() { # names that the caller may set otherwise
   local name keep=" MILLRACE_HOME MILLRACE_STACK MILLRACE_STACK_NAME $* " line
