@@ -31,8 +31,8 @@ const WAIT_SECONDS_MAX: u64 = 3_600;
     initial_deposit=250.00 --wait\n  \
     millrace send banking.account acc-1 Deposit amount=150.00 reference=salary --wait 10\n  \
     millrace send banking.account - CreateAccount user_id=ann account_type=SAVINGS \
-    initial_deposit=100.00\n\nWithout --wait the exit code is 0 once Kafka has the command. With it: \
-    0 for ACCEPTED, 1 for REJECTED, FAILED or no answer.")]
+    initial_deposit=100.00\n\nWithout --wait the exit code is 0 once Kafka has the command. With \
+    it: 0 for ACCEPTED, 1 for REJECTED, FAILED or no answer.")]
 pub struct Arguments {
     /// The kind of aggregate, for example banking.account
     #[arg(value_name = "DOMAIN.AGGREGATE")]

@@ -3,7 +3,7 @@
 //! | layer, later wins | where |
 //! |---|---|
 //! | defaults | the components' `Default` |
-//! | `.millrace/stack.env` | the nearest one upward from the current directory; or in `MILLRACE_HOME` |
+//! | `.millrace/stack.env` | the nearest one upward from here, or the one in `MILLRACE_HOME` |
 //! | `millrace.toml` | the nearest one upward from the current directory |
 //! | `MILLRACE_*` variables | the environment |
 
@@ -248,13 +248,15 @@ mod tests {
             .file(
                 ".millrace/stack.env",
                 "# written by ops/stack\nexport MILLRACE_KAFKA_BROKERS=stack:1\n\
-                 MILLRACE_REGISTRY_URL='http://stack:2/x'\nMILLRACE_CLICKHOUSE_URL=\"http://stack:3\"\n\
+                 MILLRACE_REGISTRY_URL='http://stack:2/x'\n\
+                 MILLRACE_CLICKHOUSE_URL=\"http://stack:3\"\n\
                  MILLRACE_STACK_NAME=demo\nPGPORT=5433\n",
             )
             .file(
                 "millrace.toml",
                 "namespace = \"shop\"\n[registry]\nurl = \"http://toml:2\"\n\
-                 [clickhouse]\nurl = \"http://toml:3\"\n[handler]\nbatch = 100\n[log]\nformat = \"json\"\n",
+                 [clickhouse]\nurl = \"http://toml:3\"\n\
+                 [handler]\nbatch = 100\n[log]\nformat = \"json\"\n",
             );
         let config =
             place.load(&[("MILLRACE_CLICKHOUSE_URL", "http://env:3"), ("HOME", "/")]).unwrap();

@@ -1,4 +1,5 @@
-//! Settings: defaults < `.millrace/stack.env` < `millrace.toml` < environment. One struct a component.
+//! Settings: defaults < `.millrace/stack.env` < `millrace.toml` < environment. One struct a
+//! component.
 //!
 //! A name that is not known is an error, so is a value that cannot be; both are found before
 //! anything starts. Secrets never appear in an error or a log.

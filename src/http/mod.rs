@@ -102,7 +102,8 @@ pub async fn serve(
 }
 
 fn router(site: Site) -> Router {
-    let queries = site.dashboard.clone().map(|found| dashboard::router().merge(banking::router(found)));
+    let pages = |found| dashboard::router().merge(banking::router(found));
+    let queries = site.dashboard.clone().map(pages);
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
