@@ -5,12 +5,14 @@
 //! holds, batches go in order, and after anything that went wrong the store is asked where it
 //! stands before a record is applied again.
 
+mod buffer;
 mod retry;
 
-use std::mem;
 use std::sync::Arc;
 
 pub use retry::Retry;
+
+use buffer::Buffer;
 
 use super::reset_protocol::{self, CommitMetadata, Decision, Note, Position};
 use crate::kernel::message::Record;
@@ -159,27 +161,8 @@ pub struct Projector {
     error: Option<String>,
 }
 
-/// Records that wait to be applied.
-#[derive(Debug, Default)]
-struct Buffer {
-    records: Vec<Record>,
-    bytes: usize,
-    since: Option<Timestamp>,
-    /// The lowest offset that may come next; `None` while the reader is elsewhere.
-    next: Option<i64>,
-}
-
 /// When a commit that failed is tried again.
 const COMMIT_RETRY_SECONDS: i64 = 1;
-
-/// What a record costs beside its bytes.
-const RECORD_OVERHEAD: usize = size_of::<Record>() + 64;
-
-impl Buffer {
-    fn clear(&mut self) {
-        *self = Self::default();
-    }
-}
 
 impl Projector {
     /// Starts with nothing known; the first step reads the position.
@@ -206,15 +189,7 @@ impl Projector {
 
     /// Takes a record that was read. Records from before the place are dropped.
     pub fn offer(&mut self, now: Timestamp, record: Record) {
-        let buffer = &mut self.buffer;
-        let Some(next) = buffer.next.filter(|next| record.offset >= *next) else {
-            return;
-        };
-        debug_assert!(next <= record.offset);
-        buffer.next = Some(record.offset + 1);
-        buffer.bytes += record.byte_count() + RECORD_OVERHEAD;
-        buffer.since.get_or_insert(now);
-        buffer.records.push(record);
+        self.buffer.offer(now, record);
     }
 
     /// Takes what happened and says what to do next; `None` is to wait for a completion, for
@@ -264,16 +239,14 @@ impl Projector {
         if self.state != State::Ready {
             return None;
         }
-        let linger = self.limits.linger_us;
-        let batch = self.buffer.since.map(|since| Timestamp(since.0 + linger));
+        let batch = self.buffer.due(&self.limits);
         batch.into_iter().chain(self.commit_due).min()
     }
 
     /// Whether the buffer holds all that it should: two batches.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        let (rows, bytes) = (self.limits.rows, self.limits.bytes);
-        self.buffer.records.len() >= 2 * rows || self.buffer.bytes >= bytes
+        self.buffer.is_full(&self.limits)
     }
 
     /// What it is doing.
@@ -303,7 +276,7 @@ impl Projector {
     #[must_use]
     pub fn oldest_ms(&self) -> Option<i64> {
         let in_hand = self.in_hand.as_ref().and_then(|batch| batch.records.first());
-        in_hand.or_else(|| self.buffer.records.first()).map(|record| record.timestamp_ms)
+        in_hand.or_else(|| self.buffer.first()).map(|record| record.timestamp_ms)
     }
 
     fn decide(&mut self, now: Timestamp, events_between: Option<bool>) -> Option<Action> {
@@ -327,7 +300,7 @@ impl Projector {
             }
             Decision::Continue { place, stamp, note } => {
                 // After a failed attempt the records are still here, and the reader is behind them.
-                let retries = place == self.place && self.buffer.next.is_some();
+                let retries = place == self.place && self.buffer.is_open();
                 if retries {
                     self.commit_due = stamp.then_some(now);
                     self.state = State::Ready;
@@ -368,7 +341,7 @@ impl Projector {
     }
 
     fn sought(&mut self) {
-        self.buffer.next = Some(self.place.next_offset);
+        self.buffer.open_at(self.place.next_offset);
         self.state = State::Ready;
         self.attempts = 0;
         self.error = None;
@@ -394,13 +367,13 @@ impl Projector {
             None => {
                 let all = self.in_hand.as_ref().map_or(i64::MIN, |batch| batch.end());
                 if applied.next_offset < all {
-                    self.put_back();
+                    self.put_back(now);
                 }
                 self.in_hand = None;
                 self.state = State::Ready;
             }
             Some(obstacle) if obstacle.is_transient() => {
-                self.put_back();
+                self.put_back(now);
                 self.back_off(now, Resume::Apply, obstacle.to_string());
             }
             Some(obstacle) => return Some(self.stop(obstacle.to_string())),
@@ -409,18 +382,11 @@ impl Projector {
     }
 
     /// Puts what was not applied of the batch in hand back in front of the buffer.
-    fn put_back(&mut self) {
-        let Some(batch) = self.in_hand.take() else {
-            return;
-        };
-        let from = self.place.next_offset;
-        let batch = Arc::unwrap_or_clone(batch);
-        let rest = batch.records.into_iter().filter(|found| found.offset >= from);
-        let mut records: Vec<Record> = rest.collect();
-        records.append(&mut self.buffer.records);
-        self.buffer.bytes = records.iter().map(cost).sum();
-        self.buffer.records = records;
-        self.buffer.since = Some(Timestamp(0));
+    fn put_back(&mut self, now: Timestamp) {
+        if let Some(batch) = self.in_hand.take() {
+            let records = Arc::unwrap_or_clone(batch).records;
+            self.buffer.put_back(now, &self.limits, records, self.place.next_offset);
+        }
     }
 
     fn next(&mut self, now: Timestamp) -> Option<Action> {
@@ -469,15 +435,7 @@ impl Projector {
             self.state = State::Applying;
             return Some(Action::Apply { batch });
         }
-        let buffer = &mut self.buffer;
-        let since = buffer.since?;
-        let limits = &self.limits;
-        let is_full = buffer.records.len() >= limits.rows || buffer.bytes >= limits.bytes;
-        if !is_full && now.0 < since.0.saturating_add(limits.linger_us) {
-            return None;
-        }
-        let records = take(buffer, limits);
-        buffer.since = (!buffer.records.is_empty()).then_some(now);
+        let records = self.buffer.take(now, &self.limits)?;
         let batch = Arc::new(Batch { from: self.place, records });
         self.in_hand = Some(Arc::clone(&batch));
         self.state = State::Applying;
@@ -518,31 +476,6 @@ impl Projector {
         self.state = State::Stopped;
         Action::Stop
     }
-}
-
-fn cost(record: &Record) -> usize {
-    record.byte_count() + RECORD_OVERHEAD
-}
-
-/// Takes one batch off the front of the buffer.
-fn take(buffer: &mut Buffer, limits: &Limits) -> Vec<Record> {
-    if buffer.records.len() <= limits.rows && buffer.bytes <= limits.bytes {
-        buffer.bytes = 0;
-        return mem::take(&mut buffer.records);
-    }
-    let mut bytes = 0;
-    let mut count = 0;
-    for record in buffer.records.iter().take(limits.rows) {
-        bytes += cost(record);
-        if count > 0 && bytes > limits.bytes {
-            bytes -= cost(record);
-            break;
-        }
-        count += 1;
-    }
-    let rest = buffer.records.split_off(count);
-    buffer.bytes -= bytes.min(buffer.bytes);
-    mem::replace(&mut buffer.records, rest)
 }
 
 #[cfg(test)]

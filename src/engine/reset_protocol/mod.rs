@@ -11,7 +11,7 @@
 //! | none | foreign | start at the log's start; skipping events is not followed |
 //! | place | none | the place rules; stamp it |
 //! | place | ours | the place rules; stamp it where it differs |
-//! | rows of an older epoch | ours, newer epoch | that epoch has no rows yet: begin at the smaller of its start and the rows' end |
+//! | rows, older epoch | ours, newer epoch | begin at the smaller of its start and the rows' end |
 //! | place | foreign, equal | stamp it |
 //! | place | foreign, behind | an operator's reset: epoch + 1, from there |
 //! | place | foreign, ahead | not followed, unless no event lies between: stamp the place |
@@ -162,13 +162,10 @@ impl fmt::Display for Note {
             Self::Fresh => f.write_str("starts at the log's start"),
             Self::Resumed => f.write_str("goes on at its checkpoint"),
             Self::Wiped => f.write_str(
-                "has committed offsets but its database holds nothing: rebuilt from the log's start",
+                "has committed offsets but an empty database: rebuilt from the log's start",
             ),
             Self::Rewound { from, to } => {
-                write!(
-                    f,
-                    "follows a reset of its offset from {from} back to {to}: replay"
-                )
+                write!(f, "follows a reset of its offset from {from} back to {to}: replay")
             }
             Self::ForwardIgnored { stays, asked } => write!(
                 f,

@@ -1,3 +1,5 @@
+//! Every case of the table, and some that hide between its lines.
+
 use super::*;
 
 const TOPIC: Uuid = Uuid::from_u128(7);

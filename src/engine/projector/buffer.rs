@@ -1,0 +1,114 @@
+//! Records that wait to be applied: records -> batches, bounded by rows, bytes and time.
+
+use std::mem;
+
+use super::Limits;
+use crate::kernel::message::Record;
+use crate::kernel::time::Timestamp;
+
+/// What a record costs beside its bytes.
+const RECORD_OVERHEAD: usize = size_of::<Record>() + 64;
+
+/// The buffer of one partition.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    records: Vec<Record>,
+    bytes: usize,
+    since: Option<Timestamp>,
+    /// The lowest offset that may come next; `None` while the reader is elsewhere.
+    next: Option<i64>,
+}
+
+impl Buffer {
+    /// Forgets everything, and takes nothing until it is opened.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Takes records from that offset on.
+    pub(super) const fn open_at(&mut self, offset: i64) {
+        self.next = Some(offset);
+    }
+
+    /// Whether it takes records.
+    pub(super) const fn is_open(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Takes a record, if it is not from before.
+    pub(super) fn offer(&mut self, now: Timestamp, record: Record) {
+        if self.next.is_none_or(|next| record.offset < next) {
+            return;
+        }
+        self.next = Some(record.offset + 1);
+        self.bytes += cost(&record);
+        self.since.get_or_insert(now);
+        self.records.push(record);
+    }
+
+    /// The oldest record.
+    pub(super) fn first(&self) -> Option<&Record> {
+        self.records.first()
+    }
+
+    /// When what is there has waited long enough.
+    pub(super) fn due(&self, limits: &Limits) -> Option<Timestamp> {
+        self.since.map(|since| Timestamp(since.0.saturating_add(limits.linger_us)))
+    }
+
+    /// Whether it holds all that it should: two batches by rows, one by bytes.
+    pub(super) fn is_full(&self, limits: &Limits) -> bool {
+        self.records.len() >= 2 * limits.rows || self.bytes >= limits.bytes
+    }
+
+    /// Takes a batch off the front, if one is full or due.
+    pub(super) fn take(&mut self, now: Timestamp, limits: &Limits) -> Option<Vec<Record>> {
+        let is_full = self.records.len() >= limits.rows || self.bytes >= limits.bytes;
+        if !is_full && self.due(limits)? > now {
+            return None;
+        }
+        let batch = self.take_front(limits);
+        self.since = (!self.records.is_empty()).then_some(now);
+        Some(batch)
+    }
+
+    fn take_front(&mut self, limits: &Limits) -> Vec<Record> {
+        if self.records.len() <= limits.rows && self.bytes <= limits.bytes {
+            self.bytes = 0;
+            return mem::take(&mut self.records);
+        }
+        let (mut count, mut bytes) = (0, 0);
+        for record in self.records.iter().take(limits.rows) {
+            let cost = cost(record);
+            // One always fits, however large.
+            if count > 0 && bytes + cost > limits.bytes {
+                break;
+            }
+            count += 1;
+            bytes += cost;
+        }
+        let rest = self.records.split_off(count);
+        self.bytes -= bytes.min(self.bytes);
+        mem::replace(&mut self.records, rest)
+    }
+
+    /// Puts the records from that offset on back in front; they are due at once.
+    pub(super) fn put_back(
+        &mut self,
+        now: Timestamp,
+        limits: &Limits,
+        records: Vec<Record>,
+        from: i64,
+    ) {
+        let mut all: Vec<Record> =
+            records.into_iter().filter(|record| record.offset >= from).collect();
+        all.append(&mut self.records);
+        self.bytes = all.iter().map(cost).sum();
+        self.records = all;
+        self.since = Some(Timestamp(now.0.saturating_sub(limits.linger_us)));
+    }
+}
+
+fn cost(record: &Record) -> usize {
+    record.byte_count() + RECORD_OVERHEAD
+}
