@@ -171,28 +171,12 @@ impl<'a> Bank<'a> {
         self.write(&self.log[last..], true);
     }
 
-    pub(crate) fn write(&self, written: &[Written], commit: bool) {
+    fn write(&self, written: &[Written], commit: bool) {
         self.producer.begin_transaction().unwrap();
         for written in written {
             let mut value = Vec::new();
             let kind = self.stack.codec.encode_event(&written.event, &mut value).unwrap();
-            let mut headers = Headers::default();
-            headers.push("ce_specversion", "1.0");
-            headers.push("ce_id", written.event_id.to_string());
-            headers.push("ce_type", kind.full_name);
-            headers.push("ce_source", &self.stack.topic);
-            headers.push("ce_subject", &written.account_id);
-            headers.push("ce_time", written.at.to_rfc3339());
-            headers.push("sequence", written.sequence.to_string());
-            headers.push("schema_version", kind.schema_version.to_string());
-            headers.push("command_id", Uuid::from_u64_pair(9, written.sequence).to_string());
-            headers.push("correlation_id", "a \"case\"");
-            self.send(
-                written.partition,
-                event_key(&written.account_id, written.sequence),
-                &value,
-                &headers,
-            );
+            self.send(written, kind.full_name, kind.schema_version, &value);
         }
         self.producer.flush(TIMEOUT).unwrap();
         if commit {
@@ -202,12 +186,47 @@ impl<'a> Bank<'a> {
         }
     }
 
-    fn send(&self, partition: i32, key: Vec<u8>, value: &[u8], headers: &Headers) {
+    /// Writes an event of a type that nobody knows yet.
+    pub(crate) fn write_unknown(&mut self, account_id: &str) {
+        self.write_bytes(account_id, "millrace.banking.account.AccountPainted", b"whatever");
+    }
+
+    /// Writes an event that cannot be decoded.
+    pub(crate) fn write_corrupt(&mut self, account_id: &str) {
+        self.write_bytes(account_id, "millrace.banking.account.MoneyDeposited", b"\x00");
+    }
+
+    fn write_bytes(&mut self, account_id: &str, event_type: &str, value: &[u8]) {
+        let (_, version) = self.accounts.get_mut(account_id).unwrap();
+        *version += 1;
+        let last = self.log.iter().rfind(|written| written.account_id == account_id).unwrap();
+        let stream = StreamHash::new(account::NAME, account_id);
+        let event_id = stream.event_id(*version);
+        let written = Written { sequence: *version, event_id, ..last.clone() };
+        self.producer.begin_transaction().unwrap();
+        self.send(&written, event_type, 1, value);
+        self.producer.flush(TIMEOUT).unwrap();
+        self.producer.commit_transaction(TIMEOUT).unwrap();
+    }
+
+    fn send(&self, written: &Written, event_type: &str, schema_version: u16, value: &[u8]) {
+        let mut headers = Headers::default();
+        headers.push("ce_specversion", "1.0");
+        headers.push("ce_id", written.event_id.to_string());
+        headers.push("ce_type", event_type);
+        headers.push("ce_source", &self.stack.topic);
+        headers.push("ce_subject", &written.account_id);
+        headers.push("ce_time", written.at.to_rfc3339());
+        headers.push("sequence", written.sequence.to_string());
+        headers.push("schema_version", schema_version.to_string());
+        headers.push("command_id", Uuid::from_u64_pair(9, written.sequence).to_string());
+        headers.push("correlation_id", "a \"case\"");
+        let key = event_key(&written.account_id, written.sequence);
         let mut record = BaseRecord::to(&self.stack.topic)
-            .partition(partition)
+            .partition(written.partition)
             .key(&key)
             .payload(value)
-            .headers(to_owned_headers(headers));
+            .headers(to_owned_headers(&headers));
         while let Err((_, back)) = self.producer.send(record) {
             record = back;
             std::thread::sleep(Duration::from_millis(1));

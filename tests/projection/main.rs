@@ -2,16 +2,18 @@
 
 mod bank;
 mod expected;
+mod proxy;
 mod stack;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bank::{Bank, Written};
 use expected::{assert_clickhouse, assert_postgres};
 use millrace::engine::projector::{Failure, State};
 use millrace::kernel::projection::Batch;
 use millrace::read_model::store::Store;
-use millrace::runtime::projection::Projection;
+use millrace::runtime::projection::{Projection, Status};
 use stack::{Stack, until};
 
 /// Waits until a projection has applied the last event of every partition.
@@ -214,4 +216,94 @@ async fn clickhouse_rows(stack: &Stack) -> u64 {
     let database = stack.events();
     let select = format!("SELECT count() FROM {}.banking_event_g1", database.name());
     database.client().query(&select).fetch_one().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_at_once_share_the_partitions_and_one_takes_over() {
+    let stack = Stack::new("two").await;
+    let mut bank = Bank::new(&stack, 6);
+    bank.work(200, 20);
+    // Together, so that both make the tables.
+    let (first, second) = tokio::join!(stack.project_to_postgres(), stack.project_to_postgres());
+    until("each has a partition", || async {
+        [&first, &second].iter().all(|projection| projection.status().partitions.len() == 1)
+    })
+    .await;
+    for _ in 0..10 {
+        bank.work(30, 20);
+    }
+    let stopping = Instant::now();
+    tokio::task::spawn_blocking(move || drop(first)).await.unwrap();
+    assert!(stopping.elapsed() < Duration::from_secs(4), "{:?}", stopping.elapsed());
+    bank.work(100, 20);
+    caught_up(&stack, &second, &bank.log).await;
+    assert_postgres(&stack, &bank.log).await;
+    tokio::task::spawn_blocking(move || drop(second)).await.unwrap();
+    stack.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_goes_away_is_waited_for() {
+    let mut stack = Stack::new("away").await;
+    let (postgres, clickhouse) = stack.go_through_proxies().await;
+    let mut bank = Bank::new(&stack, 8);
+    bank.work(200, 20);
+    let projections = tokio::join!(stack.project_to_postgres(), stack.project_to_clickhouse());
+    caught_up(&stack, &projections.0, &bank.log).await;
+    caught_up(&stack, &projections.1, &bank.log).await;
+    postgres.cut();
+    clickhouse.cut();
+    bank.work(200, 20);
+    for projection in [&projections.0, &projections.1] {
+        until("it says that it waits", || async {
+            projection
+                .status()
+                .partitions
+                .iter()
+                .all(|found| found.state != State::Stopped && found.last_error.is_some())
+        })
+        .await;
+    }
+    postgres.mend();
+    clickhouse.mend();
+    bank.work(100, 20);
+    caught_up(&stack, &projections.0, &bank.log).await;
+    assert_postgres(&stack, &bank.log).await;
+    caught_up(&stack, &projections.1, &bank.log).await;
+    assert_clickhouse(&stack, &bank.log).await;
+    let healthy = [&projections.0, &projections.1].iter().all(|projection| {
+        projection.status().partitions.iter().all(|found| found.last_error.is_none())
+    });
+    assert!(healthy);
+    tokio::task::spawn_blocking(move || drop(projections)).await.unwrap();
+    stack.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unknown_types_are_passed_over_and_corrupt_events_stop_their_partition() {
+    let stack = Stack::new("unknown").await;
+    let mut bank = Bank::new(&stack, 9);
+    bank.work(50, 1);
+    bank.write_unknown("acc-0");
+    bank.work(50, 1);
+    let projection = stack.project_to_postgres().await;
+    let partition = bank.log[0].partition;
+    let own =
+        |status: Status| status.partitions.into_iter().find(|found| found.partition == partition);
+    let events = u64::try_from(bank.log.len()).unwrap();
+    until("all is applied but one", || async {
+        own(projection.status())
+            .is_some_and(|found| (found.events, found.passed_over) == (events, 1))
+    })
+    .await;
+    bank.write_corrupt("acc-0");
+    until("the partition has stopped", || async {
+        own(projection.status()).is_some_and(|found| {
+            let error = found.last_error.unwrap_or_default();
+            found.state == State::Stopped && error.contains("cannot decode")
+        })
+    })
+    .await;
+    tokio::task::spawn_blocking(move || drop(projection)).await.unwrap();
+    stack.clean().await;
 }

@@ -21,6 +21,8 @@ use millrace::runtime::projection::{Projection, Settings};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
 
+use crate::proxy::Proxy;
+
 pub(crate) const PARTITIONS: i32 = 2;
 
 pub(crate) struct Stack {
@@ -48,6 +50,19 @@ impl Stack {
 
     fn admin(&self) -> AdminClient<Quiet> {
         AdminClient::from_config_and_context(&client::base(&self.config.kafka), Quiet).unwrap()
+    }
+
+    /// From now on databases are reached through these.
+    pub(crate) async fn go_through_proxies(&mut self) -> (Proxy, Proxy) {
+        let postgres = &mut self.config.postgres.url;
+        let (front, rest) = postgres.split_once('@').unwrap();
+        let (host, database) = rest.split_once('/').unwrap();
+        let to_postgres = Proxy::to(host).await;
+        *postgres = format!("{front}@{}/{database}", to_postgres.address);
+        let clickhouse = &mut self.config.clickhouse.url;
+        let to_clickhouse = Proxy::to(clickhouse.trim_start_matches("http://")).await;
+        *clickhouse = format!("http://{}", to_clickhouse.address);
+        (to_postgres, to_clickhouse)
     }
 
     async fn create_topic(&self) {
