@@ -4,6 +4,7 @@ use crate::codec::registry;
 use crate::config;
 use crate::http;
 use crate::log::kafka;
+use crate::read_model::store;
 
 /// The exit code when the work failed, or its answer is a no.
 pub const FAILED: u8 = 1;
@@ -27,19 +28,6 @@ pub enum Failure {
     /// An argument or a setting is wrong; says which and what to do.
     #[error("{0}")]
     Usage(String),
-    /// A service does not answer at the start.
-    #[error("{service} does not answer at {address}: is it running? ({setting})")]
-    Unreachable {
-        /// The service: `Postgres`.
-        service: &'static str,
-        /// Where it was looked for, without secrets.
-        address: String,
-        /// The setting that says where: `MILLRACE_POSTGRES_URL`.
-        setting: &'static str,
-        /// What the client says.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
 }
 
 impl Failure {
@@ -75,7 +63,6 @@ fn code_of(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(failure) = error.downcast_ref::<Failure>() {
         return Some(match failure {
             Failure::Usage(_) => USAGE,
-            Failure::Unreachable { .. } => UNREACHABLE,
         });
     }
     if error.is::<config::Error>() || matches!(error.downcast_ref(), Some(http::Error::Bind { .. }))
@@ -84,6 +71,13 @@ fn code_of(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if matches!(error.downcast_ref(), Some(registry::Error::Unreachable { .. })) {
         return Some(UNREACHABLE);
+    }
+    match error.downcast_ref() {
+        Some(store::Error::Address { .. }) => return Some(USAGE),
+        Some(
+            store::Error::PostgresUnreachable { .. } | store::Error::ClickHouseUnreachable { .. },
+        ) => return Some(UNREACHABLE),
+        Some(_) | None => {}
     }
     // Its own text is that of the error inside, which therefore is not in the chain.
     if let Some(kafka::topic::Error::Kafka(inner)) = error.downcast_ref() {

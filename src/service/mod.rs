@@ -16,7 +16,7 @@ use crate::read_model::store;
 use crate::runtime::handler_group::HandlerGroup;
 use crate::runtime::lane::{LaneState, LaneStatus, SchemaLookUp};
 use crate::runtime::projection::{self, Projection};
-use crate::{runtime, topology};
+use crate::{runtime, topics, topology};
 use figures::{HandlerFigures, ProjectionFigures};
 
 /// What a process is to run besides HTTP.
@@ -33,6 +33,9 @@ pub struct Wanted {
 /// Why a process cannot start its work.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A topic cannot take what is written to it.
+    #[error("cannot check the topics")]
+    Topics(#[source] kafka::topic::Error),
     /// The schemas' ids cannot be found out.
     #[error("cannot load the schemas")]
     Schemas(#[source] runtime::schemas::Error),
@@ -79,6 +82,9 @@ impl Service {
         wanted: Wanted,
         metrics: &mut Registry,
     ) -> Result<Self, Error> {
+        let declared = topics::declared(&config.namespace).map_err(Error::Topics)?;
+        let admin = kafka::topic::Admin::connect(&config.kafka).await.map_err(Error::Topics)?;
+        admin.check_limits(&declared).await.map_err(Error::Topics)?;
         let schemas = runtime::schemas::load(config).await.map_err(Error::Schemas)?;
         let mut service = Self {
             handlers: Vec::new(),

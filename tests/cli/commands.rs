@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::installation::{Installation, Serve, get};
-use super::{DONE, FAILED, USAGE, expect};
+use super::{DONE, FAILED, UNREACHABLE, USAGE, expect};
 
 #[test]
 fn a_command_goes_to_its_own_partition_and_says_where() {
@@ -95,6 +95,30 @@ fn a_command_is_answered_and_its_event_is_history() {
     let wait = ["send", "banking.account", "acc-1", "CloseAccount", "--wait", "1"];
     let (_, err) = expect(&installation.run(&wait), FAILED);
     assert!(err.contains("is `millrace serve` running?"), "{err}");
+}
+
+#[test]
+fn a_store_that_is_away_at_the_start_is_exit_code_3() {
+    let installation = Installation::new();
+    expect(&installation.run(&["topics", "apply"]), DONE);
+    expect(&installation.run(&["schemas", "register"]), DONE);
+    for (role, setting, url) in [
+        ("postgres", "MILLRACE_POSTGRES_URL", "postgres://u:hidden@127.0.0.1:1/d"),
+        ("clickhouse", "MILLRACE_CLICKHOUSE_URL", "http://127.0.0.1:1"),
+        ("handler", "MILLRACE_KAFKA_BROKERS", "127.0.0.1:1"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_millrace"))
+            .env("MILLRACE_NAMESPACE", &installation.0)
+            .env("MILLRACE_HTTP_ADDR", "127.0.0.1:0")
+            .env("MILLRACE_LOG", "error")
+            .env(setting, url)
+            .args(["serve", "--only", role])
+            .output()
+            .unwrap();
+        let (_, err) = expect(&output, UNREACHABLE);
+        assert!(err.contains(setting) && err.contains("127.0.0.1:1"), "{err}");
+        assert!(err.lines().count() == 1 && !err.contains("hidden"), "{err}");
+    }
 }
 
 #[test]

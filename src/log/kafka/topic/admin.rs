@@ -12,7 +12,7 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::plan::{Drift, Found, drift};
-use super::{Declared, Error};
+use super::{BATCH_BYTES, Declared, Error};
 use crate::config;
 use crate::kernel::stream::{Kind, parse_event_key};
 use crate::log::kafka::client::{self, Quiet};
@@ -123,6 +123,22 @@ impl Admin {
         let found = self.find(&names).await?;
         let all = declared.iter().map(|topic| drift(topic, found.get(&topic.name)));
         Ok(all.collect())
+    }
+
+    /// Refuses topics that exist but take smaller batches than the producers send: a whole batch
+    /// would fail at once, again and again.
+    ///
+    /// # Errors
+    /// A topic's `max.message.bytes` is too small, or the brokers do not answer.
+    pub async fn check_limits(&self, declared: &[Declared]) -> Result<(), Error> {
+        let names: Vec<_> = declared.iter().map(|topic| topic.name.as_str()).collect();
+        for (name, found) in self.find(&names).await? {
+            let limit = found.configs.get("max.message.bytes").and_then(|text| text.parse().ok());
+            if limit.is_some_and(|limit: u64| limit < BATCH_BYTES) {
+                return Err(Error::Limit { topic: name, limit: limit.unwrap_or_default() });
+            }
+        }
+        Ok(())
     }
 
     /// Creates topics and waits until they can be used. One that exists is left as it is.

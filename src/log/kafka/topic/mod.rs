@@ -51,6 +51,17 @@ pub enum Error {
     /// Changes would lose data, or cannot be made here. Nothing was changed.
     #[error("nothing was changed: {}", .0.join("; "))]
     Refused(Vec<String>),
+    /// A topic takes smaller batches than producers send.
+    #[error(
+        "topic {topic} has max.message.bytes {limit}, but producers send batches of {BATCH_BYTES}: \
+         run `millrace topics apply`"
+    )]
+    Limit {
+        /// The topic.
+        topic: String,
+        /// Its limit.
+        limit: u64,
+    },
     /// Kafka did not do it.
     #[error(transparent)]
     Kafka(#[from] super::Error),
