@@ -1,6 +1,10 @@
 # shellcheck shell=bash
 # What ops/demo asks the running system, and how it shows the answers.
 
+# One date for all its uses, even if midnight passes meanwhile.
+DAY=$(date -u -d yesterday +%F)
+banking_day() { "$REPO/ops/demo.d/banking-day" "$@" --date "$DAY"; } # openings|business, options...
+
 sql() { # query, options of psql...
   local query=$1
   shift
@@ -15,23 +19,45 @@ clickhouse() { # query
 
 show_balances() {
   echo
-  echo 'Postgres, banking.account_summary: the ten largest accounts'
+  echo 'Postgres, banking.account_summary: the ten largest accounts in USD'
   sql "SELECT account_id, account_type, currency, status, current_balance, total_deposits,
               total_withdrawals, total_transfers_out, total_fees, version
-         FROM banking.account_summary ORDER BY current_balance DESC, account_id LIMIT 10"
+         FROM banking.account_summary WHERE currency = 'USD'
+        ORDER BY current_balance DESC, account_id LIMIT 10"
 }
 
 show_volumes() {
   echo 'ClickHouse, banking_volume_hour: the money that moved, hour by hour'
-  clickhouse "SELECT * FROM banking_volume_hour ORDER BY ALL LIMIT 24 FORMAT PrettyCompactMonoBlock"
+  clickhouse "SELECT formatDateTime(hour, '%F %H:00') AS from, currency, sum(events) AS events,
+      sumIf(amount, event_type IN ('AccountCreated', 'MoneyDeposited')) AS deposited,
+      sumIf(amount, event_type = 'MoneyWithdrawn') AS withdrawn,
+      sumIf(amount, event_type = 'MoneyTransferred') AS transferred
+    FROM banking_volume_hour GROUP BY from, currency ORDER BY from DESC, currency LIMIT 24
+    FORMAT PrettyCompactMonoBlock
+    SETTINGS output_format_pretty_row_numbers = 0, output_format_decimal_trailing_zeros = 1,
+      output_format_pretty_single_large_number_tip_threshold = 0"
   echo
 }
 
-# Every row of both tables, in an order that no plan can change. Times of projection are left out:
-# they are the only thing that may differ after a replay.
+# The day is made so that it is known which commands succeed, and each of those is one event.
+check_counts() {
+  local day expected found
+  day=$(banking_day openings --counts)
+  expected=$(printf '%s\n%s\n' "$day" "$(banking_day business --counts)" |
+    "$PYTHON" -c 'import json, sys; print(sum(json.loads(line)["accepted"] for line in sys.stdin))')
+  found=$(clickhouse "SELECT count() FROM event WHERE aggregate = 'account'
+    AND startsWith(aggregate_id, '$(banking_day openings | head -c 10)')
+    AND event_type IN ('AccountCreated', 'MoneyDeposited', 'MoneyWithdrawn', 'MoneyTransferred',
+      'AccountFrozen', 'AccountUnfrozen')")
+  echo "$expected commands should have been accepted, $found events say that they were"
+  [[ $expected == "$found" ]] || die 1 'some commands are missing, or happened twice'
+}
+
+# Every row of both tables, in an order that no plan can change. Left out is the one column that is
+# counted when it is read, up to that very moment.
 checksum_of_postgres() {
   sql "SELECT md5(
-         (SELECT coalesce(string_agg((to_jsonb(t) - 'updated_at')::text, E'\n' ORDER BY t.account_id), '')
+         (SELECT coalesce(string_agg((to_jsonb(t) - 'transaction_count_30_days')::text, E'\n' ORDER BY t.account_id), '')
             FROM banking.account_summary t) ||
          (SELECT coalesce(string_agg(to_jsonb(t)::text, E'\n' ORDER BY t.transaction_id), '')
             FROM banking.account_transaction t))" -A -t

@@ -27,7 +27,7 @@ say() { printf '%s\n' "$*" >&2; }
 die() { # status text...
   local status=$1
   shift
-  printf '%s: %s\n' "${0##*/}" "$*" >&2
+  printf 'ops/%s: %s\n' "${0##*/}" "$*" >&2
   exit "$status"
 }
 

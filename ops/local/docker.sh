@@ -46,6 +46,9 @@ stack_reset() {
 stack_status() {
   ports_load
   compose ps --all
+  local running
+  running=$(compose ps -q --status running | wc -l)
+  ((running == $(compose config --services | wc -l))) || return "$EXIT_SERVICE"
 }
 
 stack_logs() {
