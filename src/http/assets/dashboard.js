@@ -61,20 +61,23 @@ function bars(place, rows, per) {
   const total = (time) =>
     rows.filter((row) => row.time === time).reduce((sum, row) => sum + Math.max(row.value, 0), 0);
   const highest = Math.max(...times.map(total)) || 1;
-  const [width, height, foot] = [900, 200, 18];
-  const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" });
+  const [width, height, foot] = [place.clientWidth || 900, 200, 18];
+  const svg = element("svg", { viewBox: `0 0 ${width} ${height}` });
   const step = width / Math.max(times.length, 12);
   svg.append(element("line", { x1: 0, x2: width, y1: height - foot, y2: height - foot }));
+  const top = element("text", { x: width, y: 10, "text-anchor": "end" });
+  top.append(`highest: ${money(highest.toFixed(2))}`);
+  svg.append(top);
   times.forEach((time, index) => {
-    let top = height - foot;
+    let level = height - foot;
     for (const row of rows.filter((row) => row.time === time && row.value > 0)) {
       const tall = (row.value / highest) * (height - foot - 14);
-      top -= tall;
+      level -= tall;
       const bar = element("rect", {
-        x: index * step + step * 0.12, y: top, width: step * 0.76, height: tall,
+        x: index * step + step * 0.12, y: level, width: step * 0.76, height: tall,
         fill: COLOURS[series.indexOf(row.series) % COLOURS.length],
       });
-      bar.append(element("title", {}, `${when(time, per)} ${row.series}: ${row.label}`));
+      bar.append(element("title", {}, `${new Date(time).toLocaleString()} ${row.series}: ${row.label}`));
       svg.append(bar);
     }
     if (index % Math.ceil(times.length / 8) === 0) {
