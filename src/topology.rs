@@ -27,6 +27,7 @@ fn handled_by<D: Decider, C: Codec<D>>(codec: C) -> Aggregate {
     let codec = Arc::new(codec);
     Aggregate {
         name: D::NAME,
+        has_timers: D::HAS_TIMERS,
         make: Arc::new(move |settings| {
             Box::new(CommandHandler::<D, C>::new(settings, Arc::clone(&codec)))
         }),

@@ -19,6 +19,7 @@ use std::time::Duration;
 use super::dedup::Answers;
 use super::position::{Position, Witness};
 use super::protocol::{Action, Committed, Counts, Handler, Input, Moment, Settings, Transaction};
+use super::timer::Timers;
 use super::turn::{Changes, NeedsSchema, Streams, Turn};
 use crate::kernel::codec::Codec;
 use crate::kernel::decider::Decider;
@@ -63,6 +64,7 @@ pub struct CommandHandler<D: Decider, C> {
     phase: Phase,
     pub(super) streams: Streams<D::State>,
     pub(super) answers: Answers,
+    pub(super) timers: Timers,
     /// As the last committed transaction left it; `None` before the first one.
     pub(super) position: Option<Position>,
     committed: Committed,
@@ -85,6 +87,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             phase: Phase::Fencing,
             streams: Streams::new(),
             answers: Answers::default(),
+            timers: Timers::default(),
             position: None,
             committed: Committed::default(),
             restoring: VecDeque::new(),
@@ -105,6 +108,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
     fn start_over(&mut self) -> Action {
         self.streams.clear();
         self.answers = Answers::default();
+        self.timers = Timers::default();
         self.position = None;
         self.restoring.clear();
         self.inbox.clear();
@@ -205,6 +209,10 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         Transaction { next_offset: position.next_offset, metadata: witness.to_text(), records }
     }
 
+    fn receive(&self) -> Action {
+        Action::Receive { until: self.timers.next() }
+    }
+
     /// Decides what has arrived, up to the limits, and starts the turn's first action.
     fn next_turn(&mut self, moment: Moment) -> Action {
         let Some(position) = &self.position else {
@@ -214,6 +222,9 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         let codec = Arc::clone(&self.codec);
         let mut turn =
             Turn::<D, C>::new(&self.settings, &codec, &self.streams, &self.answers, position, now);
+        for due in self.timers.due(now, self.settings.batch_max) {
+            turn.fire(&due);
+        }
         let mut batch = Vec::with_capacity(self.inbox.len().min(self.settings.batch_max));
         let mut bytes = 0;
         let mut needs = None;
@@ -233,9 +244,9 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             batch.extend(self.inbox.pop_front());
         }
         let (changes, records, mut crossings) = turn.finish();
-        if next_offset == position.next_offset {
+        if next_offset == position.next_offset && records.is_empty() {
             self.phase = if needs.is_some() { Phase::LookingUp } else { Phase::Idle };
-            return needs.map_or(Action::Receive, Action::LookUpSchema);
+            return needs.map_or_else(|| self.receive(), Action::LookUpSchema);
         }
         let mut next = Position { next_offset, nonce: moment.nonce, ..position.clone() };
         next.origins.extend(changes.origins.iter().map(|(source, at)| (source.clone(), *at)));
@@ -276,6 +287,9 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         self.counts.events += changes.event_count;
         self.counts.transactions += 1;
         self.streams.extend(changes.streams);
+        for ((id, name), at) in changes.timers {
+            self.timers.set(&id, &name, at);
+        }
         for (key, answer) in changes.answers {
             self.answers.insert(key, answer);
         }
@@ -382,19 +396,24 @@ impl<D: Decider, C: Codec<D>> Handler for CommandHandler<D, C> {
             (Phase::Restoring(Kind::Snapshots), Input::RestoreEnd) => {
                 self.restore(Kind::Events, moment.now)
             }
-            (Phase::Restoring(Kind::Events), Input::RestoreEnd) => {
+            (Phase::Restoring(Kind::Events), Input::RestoreEnd) if D::HAS_TIMERS => {
+                self.restore(Kind::Timers, moment.now)
+            }
+            (Phase::Restoring(Kind::Events | Kind::Timers), Input::RestoreEnd) => {
                 self.restore(Kind::Results, moment.now)
             }
             (Phase::Restoring(_), Input::RestoreEnd) => self.restored(moment),
             (Phase::Starting, Input::Started) => {
                 self.phase = Phase::Idle;
-                Action::Receive
+                self.receive()
             }
             (Phase::Idle, Input::Arrived(records)) => {
                 self.inbox.extend(records);
                 self.next_turn(moment)
             }
-            (Phase::LookingUp, Input::SchemaLookedUp) => self.next_turn(moment),
+            (Phase::Idle, Input::Woken) | (Phase::LookingUp, Input::SchemaLookedUp) => {
+                self.next_turn(moment)
+            }
             (Phase::Delivering, Input::Delivered) => self.delivered(),
             (Phase::Stamping | Phase::Transacting, Input::TransactionCommitted) => {
                 self.committed(moment)

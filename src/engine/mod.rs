@@ -16,5 +16,7 @@ pub mod protocol;
 pub mod reply;
 pub mod reset_protocol;
 pub mod restore;
+pub mod routing;
 pub mod snapshot;
+pub mod timer;
 pub mod turn;

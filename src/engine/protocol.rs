@@ -67,7 +67,7 @@ pub enum Input {
     TransactionUnknown(String),
     /// The registry has said whether the schema exists; the codec knows it by now.
     SchemaLookedUp,
-    /// The wait is over.
+    /// The wait is over, and nothing has come.
     Woken,
 }
 
@@ -104,8 +104,11 @@ pub enum Action {
         /// The next command to read.
         next_offset: i64,
     },
-    /// Wait for commands.
-    Receive,
+    /// Wait for commands, or until that moment.
+    Receive {
+        /// When the next timer is due.
+        until: Option<Timestamp>,
+    },
     /// Send these, outside any transaction, and wait until every one is acknowledged.
     Deliver(Vec<Crossing>),
     /// Write these and the offset in one transaction.

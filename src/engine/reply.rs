@@ -31,7 +31,8 @@ const TOKEN_FORM: &str = "1";
 
 /// A command on its way through the turn.
 pub(super) struct Request<'r> {
-    pub(super) record: &'r Record,
+    /// The command as it came; a timer's command has none.
+    pub(super) record: Option<&'r Record>,
     pub(super) aggregate_id: String,
     pub(super) command_id: Uuid,
     pub(super) content_hash: [u8; 32],
@@ -187,8 +188,8 @@ pub(super) fn dead_letter(
     request: &Request<'_>,
     result: &CommandResult,
     now: Timestamp,
-) -> Outgoing {
-    let record = request.record;
+) -> Option<Outgoing> {
+    let record = request.record?;
     let mut headers = Headers::with_capacity(record.headers.byte_count() + 512);
     for (name, value) in record.headers.iter() {
         headers.push_optional(name, value);
@@ -204,12 +205,12 @@ pub(super) fn dead_letter(
     headers.push("component", &settings.group);
     headers.push("attempts", "1");
     headers.push("failed_at", now.to_rfc3339());
-    Outgoing {
+    Some(Outgoing {
         kind: Kind::DeadLetters,
         key: record.key.as_deref().map(<[u8]>::to_vec),
         value: record.value.as_deref().map(<[u8]>::to_vec),
         headers,
-    }
+    })
 }
 
 /// The result header that says a process manager asked: its ids are a space of their own.

@@ -9,6 +9,7 @@ use super::position::Position;
 use super::protocol::{Action, Settings};
 use super::reply::RESULT_OF;
 use super::snapshot;
+use super::timer::{parse_timer_key, parse_timer_value};
 use super::turn::Stream;
 use crate::kernel::codec::{Codec, CodecError};
 use crate::kernel::decider::Decider;
@@ -23,6 +24,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             let outcome = match kind {
                 Kind::Snapshots => self.restore_snapshot(&record),
                 Kind::Events => self.restore_event(&record),
+                Kind::Timers => self.restore_timer(&record),
                 _ => self.restore_result(&record),
             };
             match outcome {
@@ -110,6 +112,18 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         D::evolve(&mut state, &event, at);
         let hash = StreamHash::new(D::NAME, id);
         self.streams.insert(id.into(), Stream { state, version: sequence, last_time: at, hash });
+        Ok(())
+    }
+
+    fn restore_timer(&mut self, record: &Record) -> Result<(), RestoreError> {
+        let key = record.key.as_deref().unwrap_or_default();
+        let corrupt = |what: &str| RestoreError::Corrupt(format!("{what} that is no timer's"));
+        let (id, name) = parse_timer_key(key).ok_or_else(|| corrupt("a key"))?;
+        let at = match record.value.as_deref() {
+            Some(value) => Some(parse_timer_value(value).ok_or_else(|| corrupt("a value"))?),
+            None => None,
+        };
+        self.timers.set(id, name, at);
         Ok(())
     }
 

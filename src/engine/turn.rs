@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 
 use super::dedup::{Answer, Answers, CommandKey};
 use super::metadata::Metadata;
-use super::origin::{Origin, Sender, Signed, Source};
+use super::origin::{Origin, Sender, Source};
 use super::position::Position;
 use super::protocol::{Crossing, Settings};
 use super::reply::{
@@ -28,9 +28,6 @@ use crate::kernel::time::Timestamp;
 
 /// The longest value of a command, in bytes.
 pub const COMMAND_BYTES_MAX: usize = 1024 * 1024;
-/// The most bytes of a record that is sent on to its own partition; what is larger is refused where
-/// it landed, since with an origin it might not fit the topic any more.
-pub const CROSSING_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The most bytes of one event with key and headers; the topics take a little more.
 pub const EVENT_BYTES_MAX: usize = 1_572_864;
 
@@ -56,13 +53,13 @@ pub struct NeedsSchema(pub u32);
 
 /// The work of one transaction, before it is committed.
 pub struct Turn<'a, D: Decider, C> {
-    settings: &'a Settings,
+    pub(super) settings: &'a Settings,
     codec: &'a C,
     streams: &'a Streams<D::State>,
     answers: &'a Answers,
-    position: &'a Position,
-    now: Timestamp,
-    changes: Changes<D>,
+    pub(super) position: &'a Position,
+    pub(super) now: Timestamp,
+    pub(super) changes: Changes<D>,
     snapshots_due: BTreeSet<String>,
     /// The records of the transaction, in order.
     pub records: Vec<Outgoing>,
@@ -79,6 +76,8 @@ pub struct Changes<D: Decider> {
     pub answers: HashMap<CommandKey, Answer>,
     /// The origins taken.
     pub origins: BTreeMap<Source, (i64, u32)>,
+    /// The timers that were set (to when) or cleared, by aggregate and name.
+    pub timers: BTreeMap<(String, String), Option<Timestamp>>,
     /// How many commands were decided, repeats and refusals included.
     pub command_count: u64,
     /// How many events follow.
@@ -91,6 +90,7 @@ impl<D: Decider> Default for Changes<D> {
             streams: Streams::new(),
             answers: HashMap::new(),
             origins: BTreeMap::new(),
+            timers: BTreeMap::new(),
             command_count: 0,
             event_count: 0,
         }
@@ -135,6 +135,8 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
                 self.records.push(record);
             }
         }
+        let timers = self.timer_records();
+        self.records.extend(timers);
         (self.changes, self.records, self.crossings)
     }
 
@@ -163,49 +165,6 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
                 self.refuse_unread(record, BadCommand { code, reason, ..BadCommand::default() });
                 Ok(())
             }
-        }
-    }
-
-    /// Sends a command on to the partition that owns its aggregate.
-    fn cross(&mut self, record: &Record, id: &str, partition: i32) {
-        if record.byte_count() > CROSSING_BYTES_MAX {
-            let reason = format!("over {CROSSING_BYTES_MAX} bytes with its headers");
-            let aggregate_id = Some(id.to_owned());
-            let code = "TooLarge";
-            let bad = BadCommand { code, reason, aggregate_id, ..BadCommand::default() };
-            return self.refuse_unread(record, bad);
-        }
-        let mut headers = Headers::with_capacity(record.headers.byte_count() + 256);
-        for (name, value) in record.headers.iter().filter(|(name, _)| *name != "origin") {
-            headers.push_optional(name, value);
-        }
-        let origin = Origin {
-            sender: Sender::Router,
-            source: Source {
-                group: self.settings.group.clone(),
-                topic_id: self.settings.commands_topic_id,
-                partition: self.settings.partition,
-            },
-            offset: record.offset,
-            index: 0,
-        };
-        let header = origin.to_header(self.signed(record, id), &self.settings.key);
-        headers.push("origin", header);
-        let record = Outgoing {
-            kind: Kind::Commands,
-            key: Some(id.as_bytes().to_vec()),
-            value: record.value.as_deref().map(<[u8]>::to_vec),
-            headers,
-        };
-        self.crossings.push(Crossing { partition, record });
-    }
-
-    fn signed<'r>(&'r self, record: &'r Record, id: &'r str) -> Signed<'r> {
-        Signed {
-            topic: &self.settings.commands_topic,
-            key: id.as_bytes(),
-            command_id: record.headers.get("ce_id").unwrap_or_default(),
-            value: record.value.as_deref().unwrap_or_default(),
         }
     }
 
@@ -272,7 +231,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
                 let (metadata, bad) = Metadata::read(&record.headers, &decoded.body);
                 let command_id = metadata.command_id_or(|| first_place.id());
                 let request = Request {
-                    record,
+                    record: Some(record),
                     aggregate_id: id.to_owned(),
                     command_id,
                     content_hash: decoded.content_hash,
@@ -299,17 +258,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         Place(self.settings.commands_topic_id, self.settings.partition, record.offset)
     }
 
-    /// Whether nothing from that place or behind it has been taken yet.
-    fn is_news(&self, origin: &Origin) -> bool {
-        let highest = self
-            .changes
-            .origins
-            .get(&origin.source)
-            .or_else(|| self.position.origins.get(&origin.source));
-        highest.is_none_or(|highest| (origin.offset, origin.index) > *highest)
-    }
-
-    fn refuse_unread(&mut self, record: &Record, bad: BadCommand) {
+    pub(super) fn refuse_unread(&mut self, record: &Record, bad: BadCommand) {
         let first_place = self.place(record);
         self.refuse(record, bad, first_place, false);
     }
@@ -327,7 +276,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         let aggregate_id = bad.aggregate_id.unwrap_or_default();
         let content_hash = raw_content_hash(&aggregate_id, record.value.as_deref());
         let request = Request {
-            record,
+            record: Some(record),
             aggregate_id,
             command_id,
             content_hash,
@@ -368,7 +317,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
     }
 
     /// The order of checks: known id, who may, expected version, then the domain's own.
-    fn judge(&mut self, request: &Request<'_>, command: &D::Command) -> Verdict {
+    pub(super) fn judge(&mut self, request: &Request<'_>, command: &D::Command) -> Verdict {
         if let Some(known) = self.known(request) {
             return known;
         }
@@ -456,6 +405,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
             }
             self.records.push(record);
         }
+        self.follow_timers(&request.aggregate_id, events);
         let event_count = events.len() as u64;
         let version = stream.version + event_count;
         if snapshot::is_due(stream.version, version, self.settings.snapshot_every) {
@@ -491,7 +441,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         let version = self.stream(&request.aggregate_id).map_or(0, |stream| stream.version);
         let result = command_result(self.settings, request, verdict, version, self.now);
         if is_dead_letter {
-            self.records.push(dead_letter(self.settings, request, &result, self.now));
+            self.records.extend(dead_letter(self.settings, request, &result, self.now));
         }
         match result_record::<D>(self.codec, request, &result) {
             Ok(record) => self.records.push(record),

@@ -14,6 +14,8 @@ pub trait Decider: Send + Sync + Sized + 'static {
     /// The version of `State` in snapshots. A change of `State`'s shape raises it; a snapshot with
     /// another number is ignored.
     const STATE_SCHEMA: u16;
+    /// Whether it sets timers: then it has a timers topic.
+    const HAS_TIMERS: bool = false;
 
     /// What may be wished for.
     type Command: Clone + Send + std::fmt::Debug;

@@ -49,6 +49,8 @@ pub type MakeHandler = Arc<dyn Fn(Settings) -> Box<dyn Handler> + Send + Sync>;
 pub struct Aggregate {
     /// What it is called.
     pub name: AggregateName,
+    /// Whether it has a timers topic.
+    pub has_timers: bool,
     /// Makes its handlers.
     pub make: MakeHandler,
 }

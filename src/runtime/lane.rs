@@ -173,7 +173,7 @@ impl Lane {
             Action::ReadCommitted => self.read_committed()?,
             Action::Restore { kind, since } => return self.restore(kind, since).map(Some),
             Action::Ready { next_offset } => self.ready(next_offset)?,
-            Action::Receive => self.receive()?,
+            Action::Receive { until } => self.receive(until)?,
             Action::Deliver(crossings) => self.deliver(&crossings)?,
             Action::Transact(transaction) => self.transact(&transaction),
             Action::LookUpSchema(id) => self.look_up(id)?,
@@ -344,18 +344,26 @@ impl Lane {
         self.queued_bytes.fetch_sub(record.byte_count(), Ordering::AcqRel);
     }
 
-    /// Takes what has arrived; waits only if nothing has.
-    fn receive(&mut self) -> Result<Input, Stopping> {
+    /// Takes what has arrived; waits only if nothing has, and not longer than until that moment.
+    fn receive(&mut self, until: Option<Timestamp>) -> Result<Input, Stopping> {
         let mut records = Vec::new();
         loop {
             if self.is_stopping() {
                 return Err(Stopping);
             }
-            match self.inbox.recv_timeout(STOP_CHECK) {
+            let left = until.map_or(STOP_CHECK, |until| {
+                let micros = u64::try_from(until.0 - clock::now().0).unwrap_or(0);
+                // A little late rather than early.
+                Duration::from_micros(micros + 1).min(STOP_CHECK)
+            });
+            match self.inbox.recv_timeout(left) {
                 Ok(ToLane::Record(record)) => {
                     self.taken(&record);
                     records.push(record);
                     break;
+                }
+                Err(RecvTimeoutError::Timeout) if until.is_some_and(|at| at <= clock::now()) => {
+                    return Ok(Input::Woken);
                 }
                 Ok(ToLane::Started | ToLane::Stop) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(Stopping),

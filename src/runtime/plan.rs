@@ -43,7 +43,7 @@ impl Plan {
         let mut plans = HashMap::new();
         for aggregate in aggregates {
             let topics = topic_names(config, aggregate.name);
-            let partition_count = same_partitions(witness, &topics)?;
+            let partition_count = same_partitions(witness, &topics, aggregate.has_timers)?;
             let ids = witness.topic_ids(&[&topics.commands, &topics.events])?;
             let [commands_topic_id, events_topic_id] = ids[..] else {
                 return Err(Error::NoTopic(topics.commands));
@@ -99,9 +99,10 @@ fn topic_names(config: &Config, name: AggregateName) -> TopicNames {
 }
 
 /// The partition count that all of an aggregate's topics share.
-fn same_partitions(witness: &Witness, topics: &TopicNames) -> Result<i32, Error> {
+fn same_partitions(witness: &Witness, topics: &TopicNames, has_timers: bool) -> Result<i32, Error> {
     let count = witness.partition_count(&topics.commands)?;
-    for kind in [Kind::Events, Kind::Snapshots, Kind::Results, Kind::DeadLetters] {
+    let always = [Kind::Events, Kind::Snapshots, Kind::Results, Kind::DeadLetters];
+    for kind in always.into_iter().chain(has_timers.then_some(Kind::Timers)) {
         let topic = topics.of(kind);
         let other = witness.partition_count(topic)?;
         if other != count {

@@ -211,7 +211,7 @@ impl World {
 
     fn is_idle(&self, lane: &Lane) -> bool {
         let place = (Kind::Commands, lane.partition);
-        matches!(lane.doing, Doing::Act(Action::Receive))
+        matches!(lane.doing, Doing::Act(Action::Receive { .. }))
             && self.log.read(place, lane.read_from, 1).0.is_empty()
     }
 
@@ -240,7 +240,7 @@ impl World {
 
     /// Carries one lane one step on; `false` is its end.
     fn advance(&mut self, lane: &mut Lane) -> bool {
-        let doing = std::mem::replace(&mut lane.doing, Doing::Act(Action::Receive));
+        let doing = std::mem::replace(&mut lane.doing, Doing::Act(Action::More));
         match doing {
             Doing::Act(action) => self.act(lane, action),
             Doing::Restoring { kind, from } => self.restore(lane, kind, from),
@@ -286,13 +286,16 @@ impl World {
                 lane.read_from = next_offset;
                 self.answer(lane, Input::Started)
             }
-            Action::Receive => {
+            Action::Receive { until } => {
                 let max = self.rng.random_range(1..30);
                 let place = (Kind::Commands, lane.partition);
                 let (records, next, _) = self.log.read(place, lane.read_from, max);
                 lane.read_from = next;
                 if records.is_empty() {
-                    lane.doing = Doing::Act(Action::Receive);
+                    if until.is_some_and(|until| until.0 <= self.now) {
+                        return self.answer(lane, Input::Woken);
+                    }
+                    lane.doing = Doing::Act(Action::Receive { until });
                     return true;
                 }
                 self.answer(lane, Input::Arrived(records))
