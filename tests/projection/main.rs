@@ -307,3 +307,24 @@ async fn unknown_types_are_passed_over_and_corrupt_events_stop_their_partition()
     tokio::task::spawn_blocking(move || drop(projection)).await.unwrap();
     stack.clean().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_other_code_are_refused_and_the_way_out_is_named() {
+    let stack = Stack::new("other").await;
+    stack.postgres().prepare().await.unwrap();
+    stack.clickhouse().prepare().await.unwrap();
+    let client = stack.database().client().await.unwrap();
+    let table = stack.config.namespace.underscored("millrace");
+    let update = format!("UPDATE {table}.projection SET version = 0");
+    client.batch_execute(&update).await.unwrap();
+    let events = stack.events();
+    let alter = format!("ALTER TABLE {}.banking_event_g1 MODIFY COMMENT 'older'", events.name());
+    events.client().query(&alter).execute().await.unwrap();
+    let errors = [
+        stack.postgres().prepare().await.unwrap_err().to_string(),
+        stack.clickhouse().prepare().await.unwrap_err().to_string(),
+    ];
+    assert!(errors[0].contains("`millrace rebuild postgres.banking`"), "{}", errors[0]);
+    assert!(errors[1].contains("`millrace rebuild clickhouse.banking`"), "{}", errors[1]);
+    stack.clean().await;
+}

@@ -18,6 +18,7 @@
 //! | another topic id | any | stop |
 //! | place beyond the log's end, or before its start | any | stop |
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use uuid::Uuid;
@@ -264,7 +265,7 @@ fn with_place(
     ours: Option<&CommitMetadata>,
     events_between: Option<bool>,
 ) -> Decision {
-    let place = epoch_without_rows(position, place, ours).unwrap_or(place);
+    let place = as_rows_say(position, place, ours);
     let next_offset = place.next_offset;
     if next_offset > position.log_end {
         return Decision::Refuse(Refusal::BeyondEnd { next_offset, log_end: position.log_end });
@@ -290,17 +291,19 @@ fn with_place(
     decision
 }
 
-/// Where the rows are the checkpoint, an epoch that has begun may have no rows yet, or no longer
-/// (a backup was restored). It begins at its start, or where the rows end, if that is earlier.
-fn epoch_without_rows(
-    position: &Position,
-    place: Place,
-    ours: Option<&CommitMetadata>,
-) -> Option<Place> {
-    let rows_end = position.held.rows_end?;
-    let begun = ours?.place;
-    (begun.epoch > place.epoch)
-        .then(|| Place { next_offset: begun.epoch_start.min(rows_end), ..begun })
+/// Where the rows are the checkpoint, only Kafka knows where an epoch began. One that has begun may
+/// have no rows yet, or no longer (a backup was restored): it begins at its start, or where the
+/// rows end, if that is earlier.
+fn as_rows_say(position: &Position, place: Place, ours: Option<&CommitMetadata>) -> Place {
+    let (Some(rows_end), Some(ours)) = (position.held.rows_end, ours) else {
+        return place;
+    };
+    let begun = ours.place;
+    match begun.epoch.cmp(&place.epoch) {
+        Ordering::Less => place,
+        Ordering::Equal => Place { epoch_start: begun.epoch_start, ..place },
+        Ordering::Greater => Place { next_offset: begun.epoch_start.min(rows_end), ..begun },
+    }
 }
 
 fn rewind(position: &Position, place: Place, asked: i64) -> Decision {

@@ -143,6 +143,11 @@ fn where_the_rows_are_the_checkpoint() {
             place(1, 40, 50),
         ),
         (
+            "only Kafka knows where the epoch began: its first record may come later",
+            (place(1, 43, 50), 90, place(1, 40, 50)),
+            place(1, 40, 50),
+        ),
+        (
             "the rows are of a newer epoch than the commit",
             (place(2, 20, 50), 90, place(1, 40, 80)),
             place(2, 20, 50),

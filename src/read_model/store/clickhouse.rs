@@ -341,7 +341,8 @@ impl<B: Blocks> Store for ClickHouse<B> {
         let mut block = Block::new(self.blocks.columns(), bytes + bytes / 4);
         let applied = fold(&batch, None, |head: &Head<'_>, record: &Record| {
             self.blocks.take(source, epoch, head, record, &mut block)
-        });
+        })
+        .await;
         if block.rows() > 0 {
             let span = (epoch, batch.from.next_offset, applied.next_offset);
             self.insert(source, block, span).await?;

@@ -13,16 +13,25 @@ use crate::kernel::projection::{Applied, Batch, Head, Obstacle};
 pub trait Take: FnMut(&Head<'_>, &Record) -> Result<bool, CodecError> {}
 impl<F: FnMut(&Head<'_>, &Record) -> Result<bool, CodecError>> Take for F {}
 
+/// How many records are folded before other tasks have their turn: about a millisecond's worth.
+const RECORDS_AT_ONCE: usize = 256;
+
 /// The versions of streams' rows, as far as they were read.
 pub type Versions = HashMap<String, u64>;
 
 /// Hands each event of a batch to `take`, in order. With `versions`, events that a row already
 /// has are left out, and the others must follow on it; without, only the order within the batch
 /// is known. What cannot be read ends the batch there.
-pub fn fold(batch: &Batch, versions: Option<&Versions>, mut take: impl Take) -> Applied {
+///
+/// It lets other tasks of its thread go first now and then: a large batch takes tens of
+/// milliseconds.
+pub async fn fold(batch: &Batch, versions: Option<&Versions>, mut take: impl Take) -> Applied {
     let mut applied = Applied { next_offset: batch.from.next_offset, ..Applied::default() };
     let mut last: HashMap<&str, u64> = HashMap::new();
-    for record in &batch.records {
+    for (index, record) in batch.records.iter().enumerate() {
+        if index % RECORDS_AT_ONCE == RECORDS_AT_ONCE - 1 {
+            tokio::task::yield_now().await;
+        }
         match one(record, versions, &mut last, &mut take) {
             Ok(Folded::Taken) => applied.events += 1,
             Ok(Folded::PassedOver) => applied.passed_over += 1,
@@ -90,6 +99,8 @@ fn obstacle(offset: i64, error: &CodecError) -> Obstacle {
 
 #[cfg(test)]
 mod tests {
+    use futures::executor::block_on;
+
     use super::*;
     use crate::kernel::message::Headers;
     use crate::kernel::projection::Place;
@@ -115,10 +126,10 @@ mod tests {
 
     fn fold_all(batch: &Batch, versions: Option<&Versions>) -> (Applied, Vec<(String, u64)>) {
         let mut taken = Vec::new();
-        let applied = fold(batch, versions, |head: &Head<'_>, _: &Record| {
+        let applied = block_on(fold(batch, versions, |head: &Head<'_>, _: &Record| {
             taken.push((head.stream.to_owned(), head.sequence));
             Ok(true)
-        });
+        }));
         (applied, taken)
     }
 
@@ -156,12 +167,12 @@ mod tests {
         let batch = batch(&[("a", 1), ("a", 2)]);
         let refuse = |error: CodecError| {
             let mut error = Some(error);
-            fold(&batch, None, move |head: &Head<'_>, _: &Record| {
+            block_on(fold(&batch, None, move |head: &Head<'_>, _: &Record| {
                 match error.take_if(|_| head.sequence == 2) {
                     Some(error) => Err(error),
                     None => Ok(true),
                 }
-            })
+            }))
         };
         let unknown = refuse(CodecError::UnknownSchema(77));
         assert_eq!(unknown.next_offset, 1);

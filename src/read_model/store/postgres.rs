@@ -169,7 +169,7 @@ impl<R: Rows> Postgres<R> {
         let (generation, checkpoints) = self.opened()?;
         let failed = || Error::postgres(format!("writing the rows of {}", source.topic));
         let mut changes = R::Changes::default();
-        let mut applied = self.fold(source, batch, None, &mut changes);
+        let mut applied = self.fold(source, batch, None, &mut changes).await;
         let mut client = self.database.client().await?;
         let advance = client.prepare_cached(&checkpoints.advance).await;
         let advance = advance.map_err(failed())?;
@@ -182,7 +182,7 @@ impl<R: Rows> Postgres<R> {
                 .await
                 .map_err(failed())?;
             changes = R::Changes::default();
-            applied = self.fold(source, batch, Some(&versions), &mut changes);
+            applied = self.fold(source, batch, Some(&versions), &mut changes).await;
         }
         if applied.next_offset == batch.from.next_offset {
             return Ok(Some(applied));
@@ -205,7 +205,7 @@ impl<R: Rows> Postgres<R> {
         Ok(Some(applied))
     }
 
-    fn fold(
+    async fn fold(
         &self,
         source: &Source,
         batch: &Batch,
@@ -215,6 +215,7 @@ impl<R: Rows> Postgres<R> {
         fold(batch, versions, |head: &Head<'_>, record: &Record| {
             self.rows.take(source, head, record, changes)
         })
+        .await
     }
 }
 

@@ -43,7 +43,7 @@ impl Settings {
     pub const POSTGRES: Self = Self {
         limits: Limits {
             rows: 5_000,
-            bytes: 6 * 1024 * 1024,
+            bytes: 4 * 1024 * 1024,
             linger_us: 0,
             commit_every_us: 500_000,
             retry: RETRY,
@@ -55,12 +55,12 @@ impl Settings {
     pub const CLICKHOUSE: Self = Self {
         limits: Limits {
             rows: 50_000,
-            bytes: 12 * 1024 * 1024,
+            bytes: 8 * 1024 * 1024,
             linger_us: 400_000,
             commit_every_us: 1_000_000,
             retry: RETRY,
         },
-        parallel: 2,
+        parallel: 4,
     };
 }
 
