@@ -1,0 +1,17 @@
+//! The whole path against the real services, through the real binary: commands in from a foreign
+//! client, results, events and rows out, whatever happens in between.
+//!
+//! Every test has a namespace of its own and cleans it up, so that they run side by side. Nothing
+//! here is decoded or added up with the product's code: Avro comes from the registry, sums from a
+//! fold of the log that was written for the purpose.
+
+//mod bad_input;
+mod clients;
+//mod compaction;
+//mod doors;
+mod harness;
+mod idempotency;
+//mod kills;
+//mod process_manager;
+//mod replay;
+//mod restart;
