@@ -58,15 +58,27 @@ fn what_comes_of_a_command_is_right_in_every_field() {
     assert_eq!(own.len(), 6);
     check_results(&answers, &ids);
     let expected = [
-        ("AccountCreated", json!({"account_id": "acc-1", "user_id": "ann", "currency": "USD",
-            "account_type": "SAVINGS", "initial_deposit": "5000"})),
-        ("MoneyDeposited", json!({"user_id": "ann", "currency": "USD", "amount": "150.5",
-            "balance_after": "5150.5", "reference": "salary"})),
-        ("MoneyWithdrawn", json!({"user_id": "ann", "currency": "USD", "amount": "1200",
-            "fee": "5", "balance_after": "3945.5", "reference": null})),
-        ("MoneyTransferred", json!({"user_id": "ann", "currency": "USD", "amount": "300",
+        (
+            "AccountCreated",
+            json!({"account_id": "acc-1", "user_id": "ann", "currency": "USD",
+            "account_type": "SAVINGS", "initial_deposit": "5000"}),
+        ),
+        (
+            "MoneyDeposited",
+            json!({"user_id": "ann", "currency": "USD", "amount": "150.5",
+            "balance_after": "5150.5", "reference": "salary"}),
+        ),
+        (
+            "MoneyWithdrawn",
+            json!({"user_id": "ann", "currency": "USD", "amount": "1200",
+            "fee": "5", "balance_after": "3945.5", "reference": null}),
+        ),
+        (
+            "MoneyTransferred",
+            json!({"user_id": "ann", "currency": "USD", "amount": "300",
             "transfer_fee": "2", "balance_after": "3643.5", "reference": "rent",
-            "to_account_id": "acc-2", "transfer_id": own[3].header("ce_id")})),
+            "to_account_id": "acc-2", "transfer_id": own[3].header("ce_id")}),
+        ),
         ("AccountFrozen", json!({"user_id": "ann", "currency": "USD", "reason": "lost card"})),
         ("AccountUnfrozen", json!({"user_id": "ann", "currency": "USD", "reason": null})),
     ];
@@ -114,7 +126,7 @@ fn check_results(answers: &Answers<'_>, ids: &[Uuid]) {
     }
     assert_eq!(of(5).fields["code"], "AccountInactive");
     assert_eq!(of(7).fields["code"], "InsufficientFunds");
-    let details = json!({"available": "3643.50", "requested": "999999.99"});
+    let details = json!({"available": "3643.50", "requested": "1000004.99"});
     assert_eq!(of(7).fields["details"], details);
 }
 
@@ -166,7 +178,8 @@ fn check_event(
 fn check_rows(namespace: &Namespace, own: &[&Event]) {
     let postgres = Postgres::connect(namespace).unwrap();
     let summary = &judge::summaries(namespace, &postgres)["acc-1"];
-    let newest: Vec<_> = own[..4].iter().rev().map(|event| event.header("ce_id").unwrap()).collect();
+    let newest: Vec<_> =
+        own[..4].iter().rev().map(|event| event.header("ce_id").unwrap()).collect();
     let (newest, created, moved) = (newest.join(","), when(own[0]), when(own[3]));
     let expected = [
         ("account_id", "acc-1"),
@@ -242,9 +255,8 @@ fn avro_by_the_registrys_ids_equals_json() {
     let deposit_fields =
         [("account_id", text("acc-a")), ("amount", money("0.01")), ("reference", text("tip"))];
     let ids: Vec<Uuid> = (0..5).map(|_| new_id()).collect();
-    let with_id = |id: Uuid, value: Vec<u8>| {
-        Message::new("acc-a", value).header("ce_id", id.to_string())
-    };
+    let with_id =
+        |id: Uuid, value: Vec<u8>| Message::new("acc-a", value).header("ce_id", id.to_string());
     let json_again = json!({"type": "Deposit", "amount": "0.0100", "reference": "tip"});
     let commands = [
         with_id(ids[0], avro("CreateAccount", &create_fields)),
@@ -378,7 +390,7 @@ fn key_and_command_id_may_be_left_out() {
 }
 
 /// The id in what Kafka's tool prints: `TopicId: <base64url>`.
-fn topic_id(describe: &str) -> Uuid {
+pub(crate) fn topic_id(describe: &str) -> Uuid {
     use base64::Engine as _;
     let (_, rest) = describe.split_once("TopicId: ").expect("a topic id");
     let text = rest.split_whitespace().next().unwrap();

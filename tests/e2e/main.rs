@@ -5,13 +5,13 @@
 //! here is decoded or added up with the product's code: Avro comes from the registry, sums from a
 //! fold of the log that was written for the purpose.
 
-//mod bad_input;
+mod bad_input;
 mod clients;
-//mod compaction;
-//mod doors;
+mod compaction;
+mod doors;
 mod harness;
 mod idempotency;
-//mod kills;
-//mod process_manager;
-//mod replay;
-//mod restart;
+mod kills;
+mod process_manager;
+mod replay;
+mod restart;

@@ -56,12 +56,25 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
+    /// Makes topics and schemas as they are declared.
+    pub(crate) fn as_declared() -> Self {
+        let namespace = Self::named(4);
+        namespace.done(&["topics", "apply"]);
+        namespace.done(&["schemas", "register"]);
+        namespace
+    }
+
+    fn named(partitions: i32) -> Self {
+        let name = format!("e{:08x}", rand::random::<u32>());
+        let namespace = Self { name, stack: Stack::from_env(), partitions };
+        std::fs::create_dir_all(namespace.directory()).unwrap();
+        namespace
+    }
+
     /// Makes topics and schemas, with two partitions.
     pub(crate) fn new() -> Self {
-        let name = format!("e{:08x}", rand::random::<u32>());
-        let namespace = Self { name, stack: Stack::from_env(), partitions: 2 };
+        let namespace = Self::named(2);
         let from = namespace.directory();
-        std::fs::create_dir_all(&from).unwrap();
         let declared = include_str!("../../../topics/banking.yaml");
         let fewer = declared.replace("partitions: 4", "partitions: 2");
         assert_ne!(declared, fewer, "topics/banking.yaml says how many partitions");
