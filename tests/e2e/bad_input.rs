@@ -202,7 +202,7 @@ fn each_bad_command_is_answered_kept_and_passed_over() {
     assert_eq!(read_all(&namespace, &namespace.topic("dead-letters")).len(), cases.len());
     let all = judge::log_is_sound(&namespace);
     assert_eq!(all.len(), cases.len() + 1);
-    judge::results_match_log(&answers.to_end(), &all);
+    judge::results_match_log(&answers.into_all(), &all);
     judge::read_models_equal_log(&namespace, &all);
     serve.terminate();
 }

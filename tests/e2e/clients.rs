@@ -283,7 +283,7 @@ fn avro_by_the_registrys_ids_equals_json() {
     assert_eq!(all[1].message.fields["amount"], "0.01");
     assert_eq!(all[2].message.fields["balance_after"], "0");
     assert_eq!(all[3].message.fields["reason"], "moving");
-    judge::results_match_log(&answers.to_end(), &all);
+    judge::results_match_log(&answers.into_all(), &all);
     serve.terminate();
 }
 
@@ -325,7 +325,7 @@ fn any_partitioner_will_do_and_a_clients_order_survives() {
         }
         assert_eq!(own[0].message.record.place.partition, own_partition(id.as_bytes(), 2));
     }
-    let answers = answers.to_end();
+    let answers = answers.into_all();
     assert!(answers.values().flatten().all(|one| !one.is_duplicate()), "moved, not repeated");
     judge::results_match_log(&answers, &all);
     judge::read_models_equal_log(&namespace, &all);
@@ -379,7 +379,7 @@ fn key_and_command_id_may_be_left_out() {
     let withdrawn = all.iter().filter(|event| event.short_name() == "MoneyWithdrawn");
     assert_eq!(withdrawn.count(), 2, "order-17 once, and the other");
     let hashed: Vec<Decoded> = answers
-        .to_end()
+        .into_all()
         .into_values()
         .find(|all| all.len() == 2)
         .expect("a command with two answers");

@@ -121,7 +121,7 @@ fn compaction_loses_no_event_and_changes_no_decision() {
         assert_eq!(version, Some(versions[account] + 1), "{account} goes on where it stood");
     }
     let all = judge::log_is_sound(&namespace);
-    judge::results_match_log(&answers.to_end(), &all);
+    judge::results_match_log(&answers.into_all(), &all);
     judge::read_models_equal_log(&namespace, &all);
     serve.terminate();
 }

@@ -53,7 +53,7 @@ fn send_waits_history_shows_and_status_counts() {
     namespace.done(&["send", "banking.account", "acc-1", "Deposit", "amount=1.50", "--wait", "30"]);
 
     let all = judge::log_is_sound(&namespace);
-    judge::results_match_log(&Answers::new(&namespace).to_end(), &all);
+    judge::results_match_log(&Answers::new(&namespace).into_all(), &all);
     let own = events_of(&all, "acc-1");
     let history = namespace.json(&["history", "banking.account/acc-1"]);
     assert_eq!(history.len(), own.len());

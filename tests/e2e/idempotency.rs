@@ -115,6 +115,6 @@ fn an_expected_version_is_met_or_refused() {
     assert_eq!(unknown.fields["code"], "AccountNotFound");
     let all = judge::log_is_sound(&namespace);
     assert_eq!(all.len(), 3);
-    judge::results_match_log(&desk.answers.to_end(), &all);
+    judge::results_match_log(&desk.answers.into_all(), &all);
     serve.terminate();
 }

@@ -150,7 +150,7 @@ fn running(serve: &Serve) -> usize {
 
 /// Kills until it is enough: all processes at their work, each at its own moment; some of their
 /// successors again while they start.
-fn kill_on(namespace: &Namespace, processes: &mut Vec<Serve>, random: &mut StdRng) -> [usize; 2] {
+fn kill_on(namespace: &Namespace, processes: &mut [Serve], random: &mut StdRng) -> [usize; 2] {
     let (mut at_work, mut at_start) = (0, 0);
     while at_work + at_start < KILLS {
         let deadline = Instant::now() + OWNED_WITHIN;
@@ -159,10 +159,10 @@ fn kill_on(namespace: &Namespace, processes: &mut Vec<Serve>, random: &mut StdRn
             assert!(Instant::now() < deadline, "partitions without an owner");
             std::thread::sleep(Duration::from_millis(20));
         }
-        for at in 0..PROCESSES {
+        for process in processes.iter_mut() {
             // The random moment itself.
             std::thread::sleep(Duration::from_millis(random.random_range(0..700)));
-            std::mem::replace(&mut processes[at], Serve::start(namespace, "")).kill();
+            std::mem::replace(process, Serve::start(namespace, "")).kill();
             at_work += 1;
         }
         if random.random_bool(0.5) {
@@ -217,7 +217,7 @@ fn kills_at_any_moment_lose_nothing_and_double_nothing() {
     for serve in processes {
         serve.terminate();
     }
-    let answers = answers.to_end();
+    let answers = answers.into_all();
     let known: BTreeSet<String> = ids.iter().map(Uuid::to_string).collect();
     assert!(answers.keys().all(|id| known.contains(id)), "answers to nobody's command");
     judge::results_match_log(&answers, &all);

@@ -5,6 +5,14 @@
 //! here is decoded or added up with the product's code: Avro comes from the registry, sums from a
 //! fold of the log that was written for the purpose.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test's expectations"
+)]
+
 mod bad_input;
 mod clients;
 mod compaction;

@@ -65,7 +65,7 @@ fn a_stop_under_load_loses_nothing_and_repeats_nothing() {
     }
     let all = judge::log_is_sound(&namespace);
     assert_eq!(all.len(), before.len() + ACCOUNTS);
-    judge::results_match_log(&answers.to_end(), &all);
+    judge::results_match_log(&answers.into_all(), &all);
     judge::read_models_equal_log(&namespace, &all);
     serve.terminate();
 }

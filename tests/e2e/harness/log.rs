@@ -156,7 +156,7 @@ impl<'n> Answers<'n> {
     }
 
     /// Every answer that there is, by command id.
-    pub(crate) fn to_end(mut self) -> BTreeMap<String, Vec<Message>> {
+    pub(crate) fn into_all(mut self) -> BTreeMap<String, Vec<Message>> {
         self.by_id.clear();
         for record in read_all(self.namespace, &self.namespace.topic("results")) {
             self.take(record);
