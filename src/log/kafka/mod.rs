@@ -9,6 +9,7 @@ pub mod crossing;
 pub mod ffi;
 pub mod group;
 pub mod lag;
+pub mod load;
 pub mod partition_reader;
 pub mod reader;
 pub mod sender;

@@ -1,0 +1,271 @@
+//! `millrace bench`: what the product does in a second, against the raw limit of the services it
+//! stands on, in one run on the running stack.
+//!
+//! ```text
+//! load -> commands topic -> `serve --only ..` (a process of its own) -> log, rows -> figures
+//!                     \---> a raw baseline of the same shape ----------> raw figures -> ratio
+//! ```
+//!
+//! | part | figure | from | to | its raw limit |
+//! |---|---|---|---|---|
+//! | handler | commands/s | append time of the result at 5 % | of the last one | the same records written in the same transactions by a process that decides nothing; run before and after, the mean counts |
+//! | handler | commands per CPU second | as above | as above | the raw process's own |
+//! | handler | RSS | a `serve` with all roles and all accounts, after everything is projected, under the open-loop load | | - |
+//! | latency | ms | the *intended* moment of sending | the committed event at a reader | the raw process under the same load |
+//! | postgres | events/s | a row of each partition stands | the last checkpoint | the same rows by `unnest` upserts, prepared in memory, same batches and connections |
+//! | postgres, clickhouse | ms | an event's append time (the broker's clock) | a polling SELECT sees it | - |
+//! | clickhouse | rows/s | as many blocks stand as are sent at once | the last row | the same blocks, prepared in memory, same number at once |
+//! | restore | events/s | the start of a handler (less what an idle start takes) | all partitions ready | read, decode, fold in a hash map |
+//!
+//! Every `ratio` is the figure over the raw one: above 1 is more of it, so for a latency longer.
+//! The first 5 % of a backlog and the first two seconds of a load are warm-up and left out. A
+//! command that fails, a record that is missing or a process that ends is an error, not a figure.
+//! Client, brokers and databases share the machine, so figures mean little without their ratios.
+//!
+//! Everything happens in a namespace of its own and is taken away at the end, also when the run is
+//! interrupted or fails.
+
+pub mod child;
+pub mod clickhouse;
+pub mod figures;
+pub mod ground;
+pub mod handler;
+pub mod latency;
+pub mod load;
+pub mod postgres;
+pub mod raw;
+pub mod restore;
+pub mod visible;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::codec::banking::AccountCodec;
+use crate::config::Config;
+use crate::kernel::codec::CodecError;
+use crate::log::kafka;
+use crate::read_model::store;
+use crate::runtime;
+
+use ground::Ground;
+
+/// What is measured, and how much of it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Commands in the backlog, openings included.
+    pub commands: usize,
+    /// Accounts that they go to.
+    pub accounts: usize,
+    /// Commands a second of the open-loop loads.
+    pub rate: u32,
+    /// The most commands in one transaction.
+    pub batch: usize,
+    /// How long each open-loop load lasts, without its warm-up.
+    pub seconds: u32,
+    /// The parts, in the order in which they run.
+    pub parts: Vec<Part>,
+}
+
+/// A part of the benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Commands a second, per CPU second, memory.
+    Handler,
+    /// Command to committed event.
+    Latency,
+    /// Events a second into Postgres, and event to row.
+    Postgres,
+    /// Events a second into ClickHouse, and event to row.
+    ClickHouse,
+    /// Events a second of a restart.
+    Restore,
+}
+
+/// What a person sees meanwhile.
+pub trait Progress: Send + Sync {
+    /// A step begins; `length` is 0 if nobody knows how long it is.
+    fn begin(&self, what: &str, length: usize);
+    /// So much of it is done.
+    fn reach(&self, position: usize);
+    /// It is over.
+    fn end(&self);
+}
+
+/// What came of it. A part that was not asked for is null.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// What was asked for.
+    pub settings: Settings,
+    /// The backlog.
+    pub handler: Option<handler::Figures>,
+    /// The open loop.
+    pub latency: Option<latency::Figures>,
+    /// Rows in Postgres.
+    pub postgres: Option<visible::Figures>,
+    /// Rows in ClickHouse.
+    pub clickhouse: Option<visible::Figures>,
+    /// A restart.
+    pub restore: Option<restore::Figures>,
+}
+
+/// What was asked for.
+#[derive(Debug, Default, Serialize)]
+pub struct Settings {
+    /// Commands in the backlog.
+    pub commands: usize,
+    /// Accounts.
+    pub accounts: usize,
+    /// Commands a second of the open loops.
+    pub rate: u32,
+    /// The most commands in one transaction.
+    pub batch: usize,
+    /// Seconds of each open loop.
+    pub seconds: u32,
+    /// Partitions of every topic.
+    pub partitions: i32,
+}
+
+/// What went wrong, and where.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+    /// Topics.
+    #[error(transparent)]
+    Topics(#[from] kafka::topic::Error),
+    /// Schemas.
+    #[error(transparent)]
+    Schemas(#[from] runtime::schemas::Error),
+    /// A database.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// What stands on the log cannot be read.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// A process of our own cannot be started or watched.
+    #[error("cannot run {what}")]
+    Child {
+        /// The process.
+        what: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It was told to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// A measurement that would be wrong.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+/// A benchmark under way.
+pub struct Bench {
+    /// Where it happens.
+    pub ground: Ground,
+    /// What is measured.
+    pub options: Options,
+    /// Who watches.
+    pub progress: Arc<dyn Progress>,
+    /// Set when it is to end early.
+    pub stop: Arc<AtomicBool>,
+    /// How long a handler takes from its start to its readiness with nothing to restore.
+    idle_start: Option<Duration>,
+    /// Whether the backlog is handled.
+    handled: bool,
+}
+
+impl Bench {
+    /// Finds its ground; makes nothing yet.
+    ///
+    /// # Errors
+    /// Kafka does not answer.
+    pub async fn new(
+        config: &Config,
+        options: Options,
+        progress: Arc<dyn Progress>,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self, Error> {
+        let ground = Ground::find(config).await?;
+        Ok(Self { ground, options, progress, stop, idle_start: None, handled: false })
+    }
+
+    /// Measures part after part.
+    ///
+    /// # Errors
+    /// Whatever would make a figure wrong.
+    pub async fn run(&mut self) -> Result<Report, Error> {
+        self.progress.begin("making topics and schemas", 0);
+        self.ground.make().await?;
+        let mut report = Report { settings: self.settings(), ..Report::default() };
+        self.warm_up().await?;
+        for part in self.options.parts.clone() {
+            self.check()?;
+            match part {
+                Part::Handler => report.handler = Some(handler::measure(self).await?),
+                Part::Latency => report.latency = Some(latency::measure(self).await?),
+                Part::Postgres => report.postgres = Some(postgres::measure(self).await?),
+                Part::ClickHouse => report.clickhouse = Some(clickhouse::measure(self).await?),
+                Part::Restore => report.restore = Some(restore::measure(self).await?),
+            }
+        }
+        if let Some(handler) = &mut report.handler {
+            handler.rss_mb = handler::memory(self).await?;
+        }
+        self.progress.end();
+        Ok(report)
+    }
+
+    /// Takes everything away again.
+    ///
+    /// # Errors
+    /// A service does not answer.
+    pub async fn clean(&self) -> Result<(), Error> {
+        let wants = |part| self.options.parts.contains(&part);
+        // The memory is measured with all roles.
+        let all = wants(Part::Handler);
+        self.ground.clean(all || wants(Part::Postgres), all || wants(Part::ClickHouse)).await
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            commands: self.options.commands,
+            accounts: self.options.accounts,
+            rate: self.options.rate,
+            batch: self.options.batch,
+            seconds: self.options.seconds,
+            partitions: self.ground.partitions,
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.stop.load(Ordering::Acquire) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    /// Reads account events and results.
+    #[must_use]
+    pub fn codec(&self) -> AccountCodec {
+        AccountCodec::new(Arc::clone(&self.ground.schemas))
+    }
+
+    /// How many partitions every topic has.
+    #[must_use]
+    pub fn partition_count(&self) -> usize {
+        usize::try_from(self.ground.partitions).unwrap_or(0)
+    }
+}
+
+/// Runs what blocks on a thread of its own.
+///
+/// # Errors
+/// As `work`.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::Wrong(format!("a thread broke: {error}")))?
+}
