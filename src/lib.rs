@@ -19,6 +19,8 @@ pub mod topology;
 
 pub mod http;
 
+pub mod bench;
+
 pub mod cli;
 
 pub mod clock;

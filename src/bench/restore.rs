@@ -92,7 +92,7 @@ async fn read_all(
     let reads = (0..bench.ground.partitions).map(|partition| {
         let (pool, topic, codec) = (Arc::clone(pool), topic.to_owned(), bench.codec());
         blocking(move || {
-            let mut streams: HashMap<Box<str>, <Account as Decider>::State> = HashMap::new();
+            let mut streams: HashMap<String, <Account as Decider>::State> = HashMap::new();
             let (mut count, mut outcome) = (0, Ok(()));
             pool.read_to_end(&topic, partition, None, |records| {
                 for record in &records {

@@ -10,6 +10,7 @@
 //! | 2 | the usage or a setting is wrong |
 //! | 3 | a service that is needed cannot be reached at the start |
 
+pub mod bench;
 pub mod failure;
 pub mod history;
 pub mod output;
@@ -62,6 +63,8 @@ enum Command {
     History(history::Arguments),
     /// Shows whether services answer, topics are as declared, and how far groups are behind
     Status(status::Arguments),
+    /// Measures commands, latencies and rows a second against the raw limits of the services
+    Bench(bench::Arguments),
 }
 
 /// Runs the program: parses its arguments, does the work, reports errors on one line.
@@ -91,6 +94,7 @@ fn start(command: Command, output: Output) -> anyhow::Result<Exit> {
 
 async fn dispatch(config: &Config, command: Command, output: Output) -> anyhow::Result<Exit> {
     match command {
+        Command::Bench(arguments) => bench::run(config, arguments, output).await,
         Command::Topics(arguments) => topics::run(config, arguments, output).await,
         Command::Schemas(arguments) => schemas::run(config, arguments, output).await,
         Command::Serve(arguments) => serve::run(config, arguments, output).await,
