@@ -144,6 +144,11 @@ fn every_outside_system_has_one_home() {
             for (name, home) in homes {
                 let own = format!("::{name}");
                 let line = without_text(line);
+                // The benchmark's raw baselines speak to a service without our own layers.
+                let baseline = home == "src/read_model" && path.starts_with("src/bench");
+                if baseline {
+                    continue;
+                }
                 if line.contains(name) && !line.contains(&own) && !path.starts_with(home) {
                     broken.push(format!("{}:{number}: {name} lives in {home}", path.display()));
                 }

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Error;
-use super::figures::between;
+use super::figures::grown;
 use crate::clock;
 use crate::config::Config;
 
@@ -123,18 +123,11 @@ impl Child {
         Error::Wrong(format!("{} {how}; its last lines: {}", self.what, last.join(" | ")))
     }
 
-    /// The CPU seconds that it used up to a moment (microseconds since 1970).
+    /// The CPU seconds that it used between two moments (microseconds since 1970).
     #[must_use]
-    #[expect(clippy::float_arithmetic, reason = "ticks to seconds")]
-    pub fn cpu_seconds_at(&self, moment: i64) -> f64 {
+    pub fn cpu_seconds_between(&self, start: i64, end: i64) -> f64 {
         let samples = self.seen.cpu.lock().unwrap_or_else(PoisonError::into_inner);
-        let after = samples.iter().position(|(at, _)| *at >= moment);
-        let Some(after) = after else {
-            return samples.last().map_or(0.0, |last| between(last.0, *last, *last))
-                / TICKS_PER_SECOND;
-        };
-        let before = after.saturating_sub(1);
-        between(moment, samples[before], samples[after]) / TICKS_PER_SECOND
+        grown(&samples, start, end, TICKS_PER_SECOND)
     }
 
     /// Its resident memory now and at its highest, in bytes.

@@ -165,12 +165,7 @@ impl Prepared {
     }
 }
 
-fn take(
-    cutter: &Events,
-    partition: i32,
-    record: &Record,
-    block: &mut Block,
-) -> Result<(), Error> {
+fn take(cutter: &Events, partition: i32, record: &Record, block: &mut Block) -> Result<(), Error> {
     let source = Source {
         aggregate: domain::banking::account::NAME,
         topic: String::new(),

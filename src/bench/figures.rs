@@ -17,7 +17,8 @@ const LATENCY_MAX_US: u64 = 120_000_000;
 /// Nothing happened, or in no time.
 pub fn per_second(what: &str, count: usize, elapsed: Duration) -> Result<f64, Error> {
     if count == 0 || elapsed.is_zero() {
-        let reason = format!("{what}: {count} in {} ms: too little; use --commands", elapsed.as_millis());
+        let reason =
+            format!("{what}: {count} in {} ms: too little; use --commands", elapsed.as_millis());
         return Err(Error::Wrong(reason));
     }
     Ok(float(count) / elapsed.as_secs_f64())
@@ -62,15 +63,26 @@ fn float(count: usize) -> f64 {
     count as f64
 }
 
-/// A value between two samples of a growing one, by time.
+/// How much a growing value grew between two moments, in units of `unit`: samples are moments and
+/// values, and in between it grows evenly.
 #[must_use]
-pub fn between(at: i64, before: (i64, u64), after: (i64, u64)) -> f64 {
-    let (start, low) = (before.0, before.1 as f64);
-    let (end, high) = (after.0, after.1 as f64);
-    if end <= start {
-        return high;
+pub fn grown(samples: &[(i64, u64)], start: i64, end: i64, unit: f64) -> f64 {
+    (value_at(samples, end) - value_at(samples, start)) / unit
+}
+
+#[expect(clippy::cast_precision_loss, reason = "moments and ticks within a run")]
+fn value_at(samples: &[(i64, u64)], at: i64) -> f64 {
+    let after = samples.partition_point(|(moment, _)| *moment < at);
+    let Some((end, high)) = samples.get(after).or(samples.last()) else {
+        return 0.0;
+    };
+    match after.checked_sub(1).and_then(|before| samples.get(before)) {
+        Some((start, low)) if start < end => {
+            let part = (at - start) as f64 / (end - start) as f64;
+            *low as f64 + (*high - *low) as f64 * part.min(1.0)
+        }
+        Some(_) | None => *high as f64,
     }
-    low + (high - low) * ((at - start) as f64 / (end - start) as f64)
 }
 
 /// `count` per unit of something that is measured in parts of it.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Error;
+use crate::codec::compiled;
 use crate::codec::schemas::Schemas;
 use crate::config::Config;
 use crate::kernel::message::Headers;
@@ -88,19 +89,13 @@ impl Ground {
         Ok(Config { namespace: self.namespace(suffix)?, ..self.installation.clone() })
     }
 
-    /// Makes every topic of every namespace and copies the schemas' ids there.
+    /// Makes every topic of every namespace, and the schemas' ids known there.
     ///
     /// # Errors
-    /// Kafka refuses, or the installation's schemas have no ids yet and the registry cannot give
-    /// them.
+    /// Kafka does not answer, or refuses.
     pub async fn make(&mut self) -> Result<(), Error> {
         self.admin.create(&self.topics()?).await?;
-        let entries = match schemas::entries(&self.installation).await {
-            Ok(entries) if has_all(&entries) => entries,
-            // A new installation: its ids are made as `schemas register` makes them. The registry
-            // gives the same schema the same id, so nothing but these subjects is new.
-            _ => schemas::register(&self.installation_or_own().await?).await?,
-        };
+        let entries = entries();
         let sender = Sender::open(&self.installation.kafka)?;
         for suffix in ["", "warm"] {
             let topic = self.namespace(suffix)?.dotted(schemas::TOPIC);
@@ -113,16 +108,6 @@ impl Ground {
         }
         self.schemas = schemas::load(&self.config("")?).await?;
         Ok(())
-    }
-
-    /// The installation itself if it has its topics, so that its ids are made for good; else our
-    /// own namespace.
-    async fn installation_or_own(&self) -> Result<Config, Error> {
-        let topic = self.installation.namespace.dotted(schemas::TOPIC);
-        if self.admin.find(&[&topic]).await?.is_empty() {
-            return self.config("");
-        }
-        Ok(self.installation.clone())
     }
 
     fn topics(&self) -> Result<Vec<Declared>, Error> {
@@ -200,7 +185,18 @@ impl Ground {
     }
 }
 
-fn has_all(entries: &[(u32, schemas::Entry)]) -> bool {
-    let known = |fingerprint: &str| entries.iter().any(|(_, one)| one.fingerprint == fingerprint);
-    crate::codec::compiled::all().iter().all(|own| known(&own.fingerprint))
+/// Every compiled-in schema under an id of our own: in a namespace whose ids are all known nobody
+/// asks the registry, so nothing is left behind there.
+fn entries() -> Vec<(u32, schemas::Entry)> {
+    let mut entries = Vec::new();
+    for (id, compiled) in (1..).zip(compiled::all()) {
+        let entry = schemas::Entry {
+            subject: compiled.source.record.to_owned(),
+            version: u32::from(compiled.source.version),
+            fingerprint: compiled.fingerprint.clone(),
+            schema: compiled.source.text.to_owned(),
+        };
+        entries.push((id, entry));
+    }
+    entries
 }

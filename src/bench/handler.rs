@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::kernel::codec::Codec;
 use crate::kernel::result::{CommandResult, Outcome};
 use crate::log::kafka::group::Witness;
-use crate::log::kafka::load::LoadProducer;
+use crate::log::kafka::load::Feed;
 use crate::log::kafka::partition_reader::{PartitionReader, Start};
 use crate::log::kafka::reader::ReaderPool;
 
@@ -103,9 +103,9 @@ impl Bench {
         let (kafka, stop) = (config.kafka.clone(), Arc::clone(&self.stop));
         let progress = Arc::clone(&self.progress);
         blocking(move || {
-            let producer = LoadProducer::open(&kafka)?;
+            let producer = Feed::open(&kafka)?;
             for made in 0..commands {
-                let wire = load.next()?;
+                let wire = load.command()?;
                 let key = wire.key.as_bytes();
                 producer.send(&topic, wire.partition, key, &wire.value, &wire.headers)?;
                 if made % 5_000 == 0 {
@@ -137,11 +137,7 @@ impl Bench {
     }
 
     /// Starts a process and waits until it handles all partitions.
-    pub(super) async fn start(
-        &self,
-        config: &Config,
-        arguments: &[&str],
-    ) -> Result<Child, Error> {
+    pub(super) async fn start(&self, config: &Config, arguments: &[&str]) -> Result<Child, Error> {
         let mut child = Child::start(config, self.options.batch, arguments)?;
         let (stop, partitions) = (Arc::clone(&self.stop), self.partition_count());
         blocking(move || {
@@ -246,7 +242,7 @@ async fn run(
         let elapsed = Duration::from_millis((end - start).unsigned_abs());
         let measured = commands - first;
         let rate = per_second("the backlog", measured, elapsed)?;
-        let cpu = child.cpu_seconds_at(end * 1_000) - child.cpu_seconds_at(start * 1_000);
+        let cpu = child.cpu_seconds_between(start * 1_000, end * 1_000);
         let (_, rss_max) = child.rss_bytes();
         child.stop()?;
         if cpu <= 0.0 {
@@ -326,10 +322,7 @@ fn wait_handled(
         } else if last.1.elapsed() > QUIET && is_done(&witness, names, partitions) {
             return Ok(child);
         } else if last.1.elapsed() > STALL_MAX {
-            return Err(Error::Wrong(format!(
-                "nothing was handled for {} s",
-                STALL_MAX.as_secs()
-            )));
+            return Err(Error::Wrong(format!("nothing was handled for {} s", STALL_MAX.as_secs())));
         }
         std::thread::sleep(LOOK);
     }

@@ -15,7 +15,7 @@ use super::{Bench, Error, blocking};
 use crate::clock;
 use crate::config;
 use crate::kernel::message::Record;
-use crate::log::kafka::load::{LoadProducer, Tail};
+use crate::log::kafka::load::{Feed, Tail};
 
 /// How much of a load is left out at its beginning.
 pub const WARM_UP: Duration = Duration::from_secs(2);
@@ -97,12 +97,8 @@ async fn timed(bench: &Bench, child: Child, events: String) -> Result<Seen, Erro
 /// An event did not come in time.
 pub async fn open_loop(bench: &Bench, events: String) -> Result<Seen, Error> {
     let commands = names(&bench.ground.namespace("")?).commands;
-    let mut load = Load::new(
-        &bench.ground.schemas,
-        bench.options.accounts,
-        bench.ground.partitions,
-        0,
-    )?;
+    let mut load =
+        Load::new(&bench.ground.schemas, bench.options.accounts, bench.ground.partitions, 0)?;
     let run = clock::nonce();
     load.go_on(run);
     let kafka = bench.ground.installation.kafka.clone();
@@ -157,7 +153,7 @@ fn send(
     start: Instant,
     stop: &AtomicBool,
 ) -> Result<(), Error> {
-    let producer = LoadProducer::open(kafka)?;
+    let producer = Feed::open(kafka)?;
     for nth in 0..pace.total {
         let wire = load.deposit()?;
         let due = start + pace.due(nth);

@@ -103,7 +103,7 @@ impl Load {
     ///
     /// # Errors
     /// It does not fit its schema.
-    pub fn next(&mut self) -> Result<Wire, Error> {
+    pub fn command(&mut self) -> Result<Wire, Error> {
         if self.opened < self.accounts {
             let index = self.opened;
             self.opened += 1;
@@ -142,11 +142,8 @@ impl Load {
 
     fn movement(&mut self, account: usize, cents: i64, takes: bool) -> Result<Wire, Error> {
         let reference = format!("invoice {:08}", self.made);
-        let command = Movement {
-            account_id: None,
-            amount: amount(cents)?,
-            reference: Some(&reference),
-        };
+        let command =
+            Movement { account_id: None, amount: amount(cents)?, reference: Some(&reference) };
         self.wire(if takes { 2 } else { 1 }, key(account), &command)
     }
 

@@ -6,16 +6,20 @@
 //!                     \---> a raw baseline of the same shape ----------> raw figures -> ratio
 //! ```
 //!
-//! | part | figure | from | to | its raw limit |
-//! |---|---|---|---|---|
-//! | handler | commands/s | append time of the result at 5 % | of the last one | the same records written in the same transactions by a process that decides nothing; run before and after, the mean counts |
-//! | handler | commands per CPU second | as above | as above | the raw process's own |
-//! | handler | RSS | a `serve` with all roles and all accounts, after everything is projected, under the open-loop load | | - |
-//! | latency | ms | the *intended* moment of sending | the committed event at a reader | the raw process under the same load |
-//! | postgres | events/s | a row of each partition stands | the last checkpoint | the same rows by `unnest` upserts, prepared in memory, same batches and connections |
-//! | postgres, clickhouse | ms | an event's append time (the broker's clock) | a polling SELECT sees it | - |
-//! | clickhouse | rows/s | as many blocks stand as are sent at once | the last row | the same blocks, prepared in memory, same number at once |
-//! | restore | events/s | the start of a handler (less what an idle start takes) | all partitions ready | read, decode, fold in a hash map |
+//! - **handler**: commands a second of a backlog, between the append times of the result at 5 %
+//!   and of the last one, and commands per CPU second of that process in between. Raw: a process
+//!   that decides nothing writes copies of real records in the same transactions; it runs before
+//!   and after, the mean counts. Memory: a `serve` with all roles and all accounts, everything
+//!   projected, under the open-loop load.
+//! - **latency**: from the *intended* moment of sending, at a fixed rate, to the committed event at
+//!   a reader. Raw: the raw process under the same load.
+//! - **postgres**: events a second of the projection, from the moment on at which every partition
+//!   has rows. Raw: the same rows by plain `unnest` upserts into tables of the same form, prepared
+//!   in memory, with the same batches and connections. Latency: from an event's append time (the
+//!   broker's clock) to the first polling SELECT that sees its checkpoint.
+//! - **clickhouse**: as postgres. Raw: the same blocks, prepared in memory, as many at once.
+//! - **restore**: events a second of a handler's restart, from its start to all partitions ready,
+//!   less what a start takes that restores nothing. Raw: read, decode, fold in a hash map.
 //!
 //! Every `ratio` is the figure over the raw one: above 1 is more of it, so for a latency longer.
 //! The first 5 % of a backlog and the first two seconds of a load are warm-up and left out. A

@@ -266,7 +266,14 @@ impl Open {
                 let (amount, words) = (numeric(event.amount), &event.reference);
                 summary.deposits += amount;
                 let balance = numeric(event.balance_after);
-                ("CREDIT", amount, Decimal::ZERO, balance, described("Deposit", words), words.clone())
+                (
+                    "CREDIT",
+                    amount,
+                    Decimal::ZERO,
+                    balance,
+                    described("Deposit", words),
+                    words.clone(),
+                )
             }
             Event::MoneyWithdrawn(event) => {
                 let (amount, fee, words) =
@@ -276,7 +283,16 @@ impl Open {
                 let balance = numeric(event.balance_after);
                 ("DEBIT", amount, fee, balance, described("Withdrawal", words), words.clone())
             }
-            other => return Err(Error::Wrong(format!("the load holds no {other:?}"))),
+            Event::MoneyTransferred(_)
+            | Event::MoneyReceived(_)
+            | Event::TransferReversed(_)
+            | Event::TransferSettled(_)
+            | Event::AccountFrozen(_)
+            | Event::AccountUnfrozen(_)
+            | Event::AccountClosed(_)
+            | Event::EntryCorrected(_) => {
+                return Err(Error::Wrong(format!("the load holds no {}", event.name())));
+            }
         };
         summary.balance = balance;
         self.bytes += record.byte_count();
@@ -342,10 +358,7 @@ impl Open {
     }
 }
 
-fn array<T>(
-    rows: &[Summary],
-    column: impl Fn(&Summary) -> T,
-) -> Box<dyn ToSql + Sync + Send>
+fn array<T>(rows: &[Summary], column: impl Fn(&Summary) -> T) -> Box<dyn ToSql + Sync + Send>
 where
     T: ToSql + Sync + Send + 'static,
 {

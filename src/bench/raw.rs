@@ -136,10 +136,7 @@ struct Patterns {
 }
 
 impl Patterns {
-    fn read(
-        config: &Config,
-        namespace: &crate::kernel::stream::Namespace,
-    ) -> Result<Self, Error> {
+    fn read(config: &Config, namespace: &crate::kernel::stream::Namespace) -> Result<Self, Error> {
         let names = names(namespace);
         let pool = ReaderPool::new(&config.kafka, 1);
         let read = |topic: &str, kind: Kind| -> Result<Vec<Outgoing>, Error> {
@@ -225,7 +222,7 @@ impl RawLane {
         let topic = |record: &Outgoing| match record.kind {
             Kind::Results => self.topics.results.as_str(),
             Kind::Snapshots => &self.topics.snapshots,
-            _ => &self.topics.events,
+            Kind::Events | Kind::Commands | Kind::DeadLetters | Kind::Timers => &self.topics.events,
         };
         let sent = &records[..=written];
         let end = self.producer.transact(&input, group, self.place.1, sent, topic);

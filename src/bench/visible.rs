@@ -63,7 +63,8 @@ impl Log {
         mut take: impl FnMut(i32, Record) -> Result<(), Error> + Send + 'static,
     ) -> Result<Self, Error> {
         let topic = names(&bench.ground.namespace("")?).events;
-        let (kafka, partitions) = (bench.ground.installation.kafka.clone(), bench.ground.partitions);
+        let (kafka, partitions) =
+            (bench.ground.installation.kafka.clone(), bench.ground.partitions);
         blocking(move || {
             let pool = ReaderPool::new(&kafka, 1);
             let mut all = Vec::new();
@@ -210,17 +211,20 @@ impl Polls {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn keep(&self, now: i64, marks: Vec<Mark>) {
+        let mut seen = self.seen();
+        if seen.last().is_none_or(|(_, last)| *last != marks) {
+            seen.push((now, marks));
+        }
+    }
+
     async fn fill(&self, bench: &Bench, rows: &impl Rows, look: Duration) -> Result<(), Error> {
         while !self.over.load(Ordering::Acquire) {
             bench.check()?;
             let marks = rows.marks().await?;
             // The moment after the answer: the rows were visible then, maybe a little earlier.
             let now = clock::now().0;
-            let mut seen = self.seen();
-            if seen.last().is_none_or(|(_, last)| *last != marks) {
-                seen.push((now, marks));
-            }
-            drop(seen);
+            self.keep(now, marks);
             tokio::time::sleep(look).await;
         }
         Ok(())
@@ -231,7 +235,10 @@ impl Polls {
         let deadline = Instant::now() + STRAGGLERS;
         loop {
             let all = self.seen().last().is_some_and(|(_, marks)| {
-                events.events.iter().all(|(partition, offset, _)| covers(marks, *partition, *offset))
+                events
+                    .events
+                    .iter()
+                    .all(|(partition, offset, _)| covers(marks, *partition, *offset))
             });
             if all {
                 self.over.store(true, Ordering::Release);
@@ -250,9 +257,8 @@ impl Polls {
         for (partition, offset, appended) in &events.events {
             // Marks only grow, so the first poll that covers an event can be searched for.
             let first = polls.partition_point(|(_, marks)| !covers(marks, *partition, *offset));
-            let (seen_at, _) = polls
-                .get(first)
-                .ok_or_else(|| Error::Wrong("an event has no row".to_owned()))?;
+            let (seen_at, _) =
+                polls.get(first).ok_or_else(|| Error::Wrong("an event has no row".to_owned()))?;
             latencies.add(seen_at - appended);
         }
         latencies.percentiles(what)

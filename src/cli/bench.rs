@@ -38,19 +38,19 @@ its raw limit, measured in the same run, and `ratio` is the figure over it:
 Client, brokers and databases share the machine: figures mean little without their ratios.")]
 pub struct Arguments {
     /// Commands in the backlog, openings of accounts included
-    #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(20_000..=100_000_000))]
+    #[arg(long, default_value_t = 500_000, value_parser = from_to(20_000, 100_000_000))]
     commands: u32,
     /// Accounts that the commands go to
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
+    #[arg(long, default_value_t = 100_000, value_parser = from_to(1, 50_000_000))]
     accounts: u32,
     /// Commands a second of the open-loop loads
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    #[arg(long, default_value_t = 1_000, value_parser = from_to(1, 200_000))]
     rate: u32,
     /// The most commands in one transaction
-    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    #[arg(long, default_value_t = 5_000, value_parser = from_to(1, 5_000))]
     batch: u32,
     /// Seconds that each open-loop load lasts, after two for warming up
-    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    #[arg(long, default_value_t = 15, value_parser = from_to(1, 3_600))]
     seconds: u32,
     /// Measures only these parts (all by default)
     #[arg(long, value_delimiter = ',', value_name = "PART")]
@@ -67,6 +67,10 @@ pub struct Arguments {
     /// Passes only what comes from now on
     #[arg(long, hide = true)]
     raw_from_end: bool,
+}
+
+fn from_to(least: i64, most: i64) -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(least..=most)
 }
 
 /// A part of the benchmark.
@@ -118,7 +122,8 @@ pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyho
     }
     let options = options(&arguments)?;
     let bars = Arc::new(Bars { output, bar: Mutex::default() });
-    let mut bench = Bench::new(config, options, Arc::<Bars>::clone(&bars), Arc::clone(&stop)).await?;
+    let mut bench =
+        Bench::new(config, options, Arc::<Bars>::clone(&bars), Arc::clone(&stop)).await?;
     let outcome = tokio::select! {
         outcome = bench.run() => outcome,
         _ = interrupted => Err(Error::Interrupted),
@@ -236,7 +241,12 @@ fn show(report: &Report, output: Output) {
         let seen = &it.visible;
         let figures = [("p50", seen.p50_ms), ("p99", seen.p99_ms), ("p99.9", seen.p999_ms)];
         for (name, value) in figures {
-            row(&format!("event to row in {store}: {name}"), ms(value), String::new(), String::new());
+            row(
+                &format!("event to row in {store}: {name}"),
+                ms(value),
+                String::new(),
+                String::new(),
+            );
         }
     }
     if let Some(it) = &report.restore {

@@ -22,7 +22,7 @@ const DRAIN_NAP: Duration = Duration::from_millis(1);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Sends records, in order, without waiting for their acknowledgements.
-pub struct LoadProducer {
+pub struct Feed {
     producer: ThreadedProducer<Failures>,
     failures: Failures,
 }
@@ -44,7 +44,7 @@ impl ProducerContext for Failures {
     }
 }
 
-impl LoadProducer {
+impl Feed {
     /// Makes the producer.
     ///
     /// # Errors
