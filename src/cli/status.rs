@@ -63,8 +63,13 @@ struct Picture {
 pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyhow::Result<Exit> {
     let declared = topics::declared(&config.namespace)?;
     let mut observer = Some(Observer::new(&config.kafka));
+    // One for all pictures: a Ctrl-C while one is being taken must not get lost.
+    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
-        let (picture, again) = look(config, &declared, observer.take()).await;
+        let (picture, again) = tokio::select! {
+            looked = look(config, &declared, observer.take()) => looked,
+            _ = &mut stop => return Ok(if arguments.watch { Exit::Done } else { Exit::Failed }),
+        };
         observer = again;
         if arguments.watch {
             output.clear();
@@ -76,7 +81,7 @@ pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyho
         }
         tokio::select! {
             () = tokio::time::sleep(WATCH_INTERVAL) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
+            _ = &mut stop => return Ok(Exit::Done),
         }
     }
 }
