@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
@@ -101,7 +102,28 @@ impl<R: Rebalance> Member<R> {
         topics: &[&str],
         rebalance: R,
     ) -> Result<Self, Error> {
-        let consumer = client::consumer(&client::group_member(kafka, group), Context(rebalance))?;
+        Self::join_as(&client::group_member(kafka, group), topics, rebalance)
+    }
+
+    /// As [`Member::join`], for whoever keeps buffers of its own: the client reads little ahead.
+    ///
+    /// # Errors
+    /// As [`Member::join`].
+    pub fn join_lean(
+        kafka: &config::Kafka,
+        group: &str,
+        topics: &[&str],
+        rebalance: R,
+    ) -> Result<Self, Error> {
+        let mut options = client::group_member(kafka, group);
+        // A small record costs the client a kilobyte that its own limit does not count: 100,000 of
+        // them for each partition are far more than all else in the process.
+        options.set("queued.min.messages", "5000").set("queued.max.messages.kbytes", "4096");
+        Self::join_as(&options, topics, rebalance)
+    }
+
+    fn join_as(options: &ClientConfig, topics: &[&str], rebalance: R) -> Result<Self, Error> {
+        let consumer = client::consumer(options, Context(rebalance))?;
         consumer
             .subscribe(topics)
             .map_err(Error::call(format!("subscribing to {}", topics.join(", "))))?;

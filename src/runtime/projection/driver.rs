@@ -94,7 +94,8 @@ impl<S: Store> Driver<S> {
             self.runtime.clone(),
         );
         let topics: Vec<&str> = self.topics.iter().map(|(name, _)| name.as_str()).collect();
-        let mut member = Member::join(&self.config.kafka, &self.group, &topics, shared.clone())?;
+        let mut member =
+            Member::join_lean(&self.config.kafka, &self.group, &topics, shared.clone())?;
         let poller = std::thread::current();
         member.wake_with(move || poller.unpark());
         let member = Arc::new(member);
