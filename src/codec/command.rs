@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::avro;
 use super::fields::{Fields, Value};
 use super::schemas::{Lookup, Schemas};
-use crate::domain::money::Amount;
+use crate::domain::money::{Amount, Currency};
 use crate::kernel::codec::{BadCommand, BodyMetadata, Decoded, Undecoded};
 use crate::kernel::stream::{ID_BYTES_MAX, is_aggregate_id};
 use crate::kernel::time::Timestamp;
@@ -254,7 +254,8 @@ impl Body<'_> {
 }
 
 impl FieldError {
-    fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
+    /// The field is there, but not what it must be.
+    pub fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
         Self { code: "InvalidField", field, reason: reason.into() }
     }
 
@@ -373,6 +374,17 @@ impl<'f> Extract<'f, '_> {
         }
         self.hash.add(field, amount.to_be_bytes(&mut [0; 16]));
         Ok(amount)
+    }
+
+    /// A currency's code.
+    ///
+    /// # Errors
+    /// It is absent or no such code.
+    pub fn currency(&mut self, field: &'static str) -> Result<Currency, FieldError> {
+        let code = self.text(field)?;
+        Currency::parse(&code).ok_or_else(|| {
+            FieldError::invalid(field, "must be an ISO 4217 currency code in upper case")
+        })
     }
 
     /// A moment: RFC 3339 in JSON, microseconds since 1970 in Avro.

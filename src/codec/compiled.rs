@@ -9,10 +9,11 @@ use std::sync::LazyLock;
 use ring::digest;
 use serde_avro_fast::Schema;
 
+use crate::domain::banking;
 use crate::kernel::stream::{AggregateName, Kind, Namespace};
 
 /// Every aggregate whose records are compiled in.
-pub const AGGREGATES: &[AggregateName] = &[crate::domain::banking::account::NAME];
+pub const AGGREGATES: &[AggregateName] = &[banking::account::NAME, banking::transfer::NAME];
 
 /// One version of one record, as it stands in the repository.
 #[derive(Clone, Copy, Debug)]
@@ -72,8 +73,11 @@ impl Level {
 }
 
 static ALL: LazyLock<Vec<Compiled>> = LazyLock::new(|| {
-    let sources: Vec<&Source> =
-        super::banking::SOURCES.iter().chain([&super::result::SOURCE]).collect();
+    let sources: Vec<&Source> = super::banking::SOURCES
+        .iter()
+        .chain([&super::result::SOURCE])
+        .chain(super::banking::transfer::SOURCES)
+        .collect();
     sources.iter().map(|source| compile(source, &sources)).collect()
 });
 
@@ -193,7 +197,7 @@ mod tests {
         let command = of("test1.banking.account.commands-millrace.banking.account.Deposit");
         assert_eq!(command.level, Level::Backward);
         of("test1.banking.account.results-millrace.CommandResult");
-        assert_eq!(subjects.len(), 11 + 11 + 1);
+        assert_eq!(subjects.len(), 11 + 11 + 1 + 9 + 8 + 1);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod command;
 mod compact;
 pub mod compatibility;
 pub mod compiled;
+pub mod event;
 pub mod fields;
 pub mod registry;
 pub mod result;

@@ -239,7 +239,12 @@ mod tests {
 
     fn event(text: &str) -> Outgoing {
         let bytes = Some(text.as_bytes().to_vec());
-        Outgoing { kind: Kind::Events, key: bytes.clone(), value: bytes, headers: Headers::default() }
+        Outgoing {
+            kind: Kind::Events,
+            key: bytes.clone(),
+            value: bytes,
+            headers: Headers::default(),
+        }
     }
 
     fn texts(log: &MemoryLog) -> Vec<String> {

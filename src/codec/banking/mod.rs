@@ -1,4 +1,4 @@
-//! Banking's messages: Avro and JSON <-> the account's commands and events.
+//! Banking's messages: Avro and JSON <-> commands and events; the account's stand here.
 
 use std::sync::{Arc, LazyLock};
 
@@ -17,6 +17,10 @@ use crate::domain::banking::account::{
 use crate::kernel::codec::{Codec, CodecError, Decoded, EventType, Undecoded};
 use crate::kernel::result::CommandResult;
 use crate::kernel::stream::Kind;
+
+#[cfg(test)]
+mod golden;
+pub mod transfer;
 
 const NAMESPACE: &str = "millrace.banking.account";
 
