@@ -113,6 +113,7 @@ const fn place(event: &Event) -> usize {
 
 /// Reads and writes everything that a transfer's topics hold.
 #[derive(Clone, Debug)]
+#[expect(clippy::module_name_repetitions, reason = "named so where all codecs are wired")]
 pub struct TransferCodec {
     schemas: Arc<Schemas>,
 }

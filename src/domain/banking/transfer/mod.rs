@@ -32,6 +32,7 @@ pub use event::{
     Event, ReversalStarted, Step, StepFailed, StepRepeated, TransferCompleted, TransferParked,
     TransferReceived, TransferReversed, TransferStarted,
 };
+#[expect(clippy::module_name_repetitions, reason = "named so where all reactors are wired")]
 pub use reactor::TransferReactor;
 
 use crate::kernel::stream::AggregateName;

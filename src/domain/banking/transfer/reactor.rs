@@ -250,5 +250,9 @@ fn result_causation(result: &CommandResult) -> String {
 
 /// The longest start of a text that goes along.
 fn shortened(text: &str) -> &str {
-    &text[..text.floor_char_boundary(REFERENCE_BYTES_MAX)]
+    let mut end = text.len().min(REFERENCE_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
