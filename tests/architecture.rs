@@ -131,7 +131,7 @@ fn every_outside_system_has_one_home() {
         ("schema_registry_converter", "src/codec"),
         ("tokio_postgres", "src/read_model"),
         ("deadpool_postgres", "src/read_model"),
-        ("clickhouse::", "src/read_model"),
+        ("use clickhouse::", "src/read_model"),
         ("axum", "src/http"),
         ("clap::", "src/cli"),
         ("comfy_table", "src/cli"),

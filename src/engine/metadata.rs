@@ -16,29 +16,29 @@ pub const ID_NAMESPACE: Uuid = Uuid::from_u128(0x6d69_6c6c_7261_4365_8000_6964_7
 
 /// The metadata of one command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Metadata {
+pub struct Metadata<'r> {
     /// `ce_id`: the command id as the client wrote it.
-    pub command_id: Option<String>,
+    pub command_id: Option<&'r str>,
     /// `ce_time`: the client's clock.
     pub time: Option<Timestamp>,
     /// `ce_time` as the client wrote it.
-    pub time_text: Option<String>,
+    pub time_text: Option<&'r str>,
     /// Echoed on the result.
-    pub reply_to: Option<String>,
+    pub reply_to: Option<&'r str>,
     /// Who wishes it.
-    pub actor: Option<String>,
+    pub actor: Option<&'r str>,
     /// What it belongs to.
-    pub correlation_id: Option<String>,
+    pub correlation_id: Option<&'r str>,
     /// What caused it.
-    pub causation_id: Option<String>,
+    pub causation_id: Option<&'r str>,
     /// Where it was sent from.
-    pub ip_address: Option<String>,
+    pub ip_address: Option<&'r str>,
     /// The version that the stream must have.
     pub expected_version: Option<u64>,
     /// W3C trace context.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<&'r str>,
     /// `meta_<name>`: free metadata, handed on to the events.
-    pub free: Vec<(String, String)>,
+    pub free: Vec<(&'r str, &'r str)>,
 }
 
 /// A metadata field that cannot be used.
@@ -50,11 +50,11 @@ pub struct BadMetadata {
     pub reason: String,
 }
 
-impl Metadata {
+impl<'r> Metadata<'r> {
     /// Reads headers, then fills the gaps from the body. What can be used is used even if
     /// something else cannot, so that a refusal still reaches whoever waits for it.
     #[must_use]
-    pub fn read(headers: &Headers, body: &BodyMetadata) -> (Self, Option<BadMetadata>) {
+    pub fn read(headers: &'r Headers, body: &'r BodyMetadata) -> (Self, Option<BadMetadata>) {
         let mut metadata = Self::default();
         let mut bad = None;
         let mut free_bytes = 0;
@@ -89,7 +89,7 @@ impl Metadata {
     /// first place.
     #[must_use]
     pub fn command_id_or(&self, derived: impl FnOnce() -> Uuid) -> Uuid {
-        match &self.command_id {
+        match self.command_id {
             Some(text) => Uuid::parse_str(text)
                 .unwrap_or_else(|_| Uuid::new_v5(&ID_NAMESPACE, text.as_bytes())),
             None => derived(),
@@ -111,7 +111,7 @@ impl Metadata {
         }
     }
 
-    fn set(&mut self, name: &str, value: &str) -> Result<(), BadMetadata> {
+    fn set(&mut self, name: &'r str, value: &'r str) -> Result<(), BadMetadata> {
         let field = match name {
             "ce_id" => &mut self.command_id,
             "reply_to" => &mut self.reply_to,
@@ -133,12 +133,12 @@ impl Metadata {
                 return Ok(());
             }
             _ => {
-                self.free.push((name.to_owned(), value.to_owned()));
+                self.free.push((name, value));
                 return Ok(());
             }
         };
         // An empty header is as good as none.
-        *field = (!value.is_empty()).then(|| value.to_owned());
+        *field = (!value.is_empty()).then_some(value);
         Ok(())
     }
 }
@@ -194,9 +194,9 @@ mod tests {
         let body = vec![("actor", "somebody".to_owned()), ("reply_to", "me".to_owned())];
         let (metadata, bad) = Metadata::read(&headers, &body);
         assert_eq!(bad, None);
-        assert_eq!(metadata.actor.as_deref(), Some("teller-1"));
-        assert_eq!(metadata.reply_to.as_deref(), Some("me"));
-        assert_eq!(metadata.free, [("meta_branch".to_owned(), "zurich".to_owned())]);
+        assert_eq!(metadata.actor, Some("teller-1"));
+        assert_eq!(metadata.reply_to, Some("me"));
+        assert_eq!(metadata.free, [("meta_branch", "zurich")]);
     }
 
     #[test]
@@ -212,19 +212,17 @@ mod tests {
             let mut headers = Headers::default();
             headers.push(name, value);
             headers.push("reply_to", "me");
-            let (metadata, bad) = Metadata::read(&headers, &Vec::new());
+            let none = Vec::new();
+            let (metadata, bad) = Metadata::read(&headers, &none);
             assert_eq!(bad.map(|bad| bad.field).as_deref(), Some(name));
-            assert_eq!(metadata.reply_to.as_deref(), Some("me"));
+            assert_eq!(metadata.reply_to, Some("me"));
         }
     }
 
     #[test]
     fn an_id_is_the_clients_or_its_hash_or_its_place() {
         let topic_id = Uuid::from_u128(1);
-        let with = |id: Option<&str>| Metadata {
-            command_id: id.map(str::to_owned),
-            ..Metadata::default()
-        };
+        let with = |id: Option<&'static str>| Metadata { command_id: id, ..Metadata::default() };
         let uuid = "6f1c8d6e-6c0f-4e52-9c2b-0a4d8d5f1a11";
         let place = derived_id(topic_id, 3, 9);
         assert_eq!(with(Some(uuid)).command_id_or(|| place).to_string(), uuid);

@@ -8,6 +8,7 @@ use ring::digest;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
+use super::dedup::CommandKey;
 use super::metadata::{Metadata, derived_id};
 use super::protocol::Settings;
 use crate::kernel::codec::{Codec, CodecError, EventType};
@@ -33,11 +34,20 @@ const TOKEN_FORM: &str = "1";
 pub(super) struct Request<'r> {
     /// The command as it came; a timer's command has none.
     pub(super) record: Option<&'r Record>,
-    pub(super) aggregate_id: String,
+    pub(super) aggregate_id: &'r str,
+    /// The hash of its stream.
+    pub(super) stream: StreamHash,
     pub(super) command_id: Uuid,
     pub(super) content_hash: [u8; 32],
-    pub(super) metadata: Metadata,
+    pub(super) metadata: Metadata<'r>,
     pub(super) from_process_manager: bool,
+}
+
+impl Request<'_> {
+    /// What the command is remembered by.
+    pub(super) fn key(&self) -> CommandKey {
+        CommandKey::new(self.stream, self.command_id, self.from_process_manager)
+    }
 }
 
 /// Where a command stood first: topic id, partition, offset. It gets its id from there if it came
@@ -69,35 +79,35 @@ pub(super) struct Refusal {
     pub(super) is_malformed: bool,
 }
 
-/// Where an event stands: its stream, its sequence, its time.
+/// Where an event stands.
 #[derive(Clone, Copy)]
-pub(super) struct EventPlace {
-    pub(super) stream: StreamHash,
+pub(super) struct EventPlace<'t> {
     pub(super) sequence: u64,
-    pub(super) at: Timestamp,
+    /// Its time, as text.
+    pub(super) at: &'t str,
 }
 
 /// The record of one event.
 pub(super) fn event_record(
     settings: &Settings,
     request: &Request<'_>,
-    place: EventPlace,
+    place: EventPlace<'_>,
     event_type: EventType,
     value: Vec<u8>,
 ) -> Outgoing {
-    let EventPlace { stream, sequence, at } = place;
+    let EventPlace { sequence, at } = place;
     let mut headers = Headers::with_capacity(512);
-    let event_id = stream.event_id(sequence);
+    let event_id = request.stream.event_id(sequence);
     headers.push("ce_specversion", "1.0");
     headers.push("ce_id", uuid_text(event_id, &mut [0; Hyphenated::LENGTH]));
     headers.push("ce_type", event_type.full_name);
     headers.push("ce_source", &settings.events_topic);
-    headers.push("ce_subject", &request.aggregate_id);
-    headers.push("ce_time", at.to_rfc3339());
+    headers.push("ce_subject", request.aggregate_id);
+    headers.push("ce_time", at);
     headers.push("sequence", sequence.to_string());
     headers.push("schema_version", event_type.schema_version.to_string());
     push_cause(&mut headers, request);
-    let key = Some(event_key(&request.aggregate_id, sequence));
+    let key = Some(event_key(request.aggregate_id, sequence));
     Outgoing { kind: Kind::Events, key, value: Some(value), headers }
 }
 
@@ -110,9 +120,9 @@ pub(super) fn result_record<D: Decider>(
     let mut value = Vec::with_capacity(256);
     codec.encode_result(result, &mut value)?;
     let mut headers = Headers::with_capacity(128);
-    push_optional(&mut headers, "reply_to", request.metadata.reply_to.as_deref());
-    push_optional(&mut headers, "correlation_id", request.metadata.correlation_id.as_deref());
-    push_optional(&mut headers, "traceparent", request.metadata.traceparent.as_deref());
+    push_optional(&mut headers, "reply_to", request.metadata.reply_to);
+    push_optional(&mut headers, "correlation_id", request.metadata.correlation_id);
+    push_optional(&mut headers, "traceparent", request.metadata.traceparent);
     if request.from_process_manager {
         headers.push(RESULT_OF, "process-manager");
     }
@@ -131,7 +141,7 @@ pub(super) fn command_result(
 ) -> CommandResult {
     let mut result = CommandResult {
         command_id: request.command_id,
-        aggregate_id: request.aggregate_id.clone(),
+        aggregate_id: request.aggregate_id.to_owned(),
         outcome: Outcome::Accepted,
         code: None,
         message: None,
@@ -257,12 +267,12 @@ fn push_cause(headers: &mut Headers, request: &Request<'_>) {
     let mut buffer = [0; Hyphenated::LENGTH];
     let command_id = uuid_text(request.command_id, &mut buffer);
     headers.push("command_id", command_id);
-    push_optional(headers, "command_time", metadata.time_text.as_deref());
-    headers.push("correlation_id", metadata.correlation_id.as_deref().unwrap_or(command_id));
-    headers.push("causation_id", metadata.causation_id.as_deref().unwrap_or(command_id));
-    push_optional(headers, "actor", metadata.actor.as_deref());
-    push_optional(headers, "ip_address", metadata.ip_address.as_deref());
-    push_optional(headers, "traceparent", metadata.traceparent.as_deref());
+    push_optional(headers, "command_time", metadata.time_text);
+    headers.push("correlation_id", metadata.correlation_id.unwrap_or(command_id));
+    headers.push("causation_id", metadata.causation_id.unwrap_or(command_id));
+    push_optional(headers, "actor", metadata.actor);
+    push_optional(headers, "ip_address", metadata.ip_address);
+    push_optional(headers, "traceparent", metadata.traceparent);
     for (name, value) in &metadata.free {
         headers.push(name, value);
     }

@@ -118,7 +118,8 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
         let cause = format!("{}\0{}\0{}\0{}", D::NAME, due.id, due.name, due.at.0);
         let request = Request {
             record: None,
-            aggregate_id: key.0.clone(),
+            aggregate_id: &due.id,
+            stream: self.stream_hash(&due.id),
             command_id: Uuid::new_v5(&ID_NAMESPACE, cause.as_bytes()),
             content_hash: [0; 32],
             metadata: Metadata::default(),

@@ -61,6 +61,7 @@ pub struct Turn<'a, D: Decider, C> {
     pub(super) now: Timestamp,
     pub(super) changes: Changes<D>,
     snapshots_due: BTreeSet<String>,
+    time_text: (Timestamp, String),
     /// The records of the transaction, in order.
     pub records: Vec<Outgoing>,
     /// What goes to other partitions first.
@@ -116,6 +117,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
             now,
             changes: Changes::default(),
             snapshots_due: BTreeSet::new(),
+            time_text: (now, now.to_rfc3339()),
             records: Vec::new(),
             crossings: Vec::new(),
         }
@@ -232,7 +234,8 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
                 let command_id = metadata.command_id_or(|| first_place.id());
                 let request = Request {
                     record: Some(record),
-                    aggregate_id: id.to_owned(),
+                    aggregate_id: id,
+                    stream: self.stream_hash(id),
                     command_id,
                     content_hash: decoded.content_hash,
                     metadata,
@@ -274,10 +277,12 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         let (metadata, _) = Metadata::read(&record.headers, &bad.body);
         let command_id = metadata.command_id_or(|| first_place.id());
         let aggregate_id = bad.aggregate_id.unwrap_or_default();
-        let content_hash = raw_content_hash(&aggregate_id, record.value.as_deref());
+        let aggregate_id = aggregate_id.as_str();
+        let content_hash = raw_content_hash(aggregate_id, record.value.as_deref());
         let request = Request {
             record: Some(record),
             aggregate_id,
+            stream: self.stream_hash(aggregate_id),
             command_id,
             content_hash,
             metadata,
@@ -289,11 +294,8 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         self.answer(&request, verdict);
     }
 
-    fn key(&self, request: &Request<'_>) -> CommandKey {
-        let stream = self
-            .stream(&request.aggregate_id)
-            .map_or_else(|| StreamHash::new(D::NAME, &request.aggregate_id), |stream| stream.hash);
-        CommandKey::new(stream, request.command_id, request.from_process_manager)
+    pub(super) fn stream_hash(&self, id: &str) -> StreamHash {
+        self.stream(id).map_or_else(|| StreamHash::new(D::NAME, id), |stream| stream.hash)
     }
 
     fn stream(&self, id: &str) -> Option<&Stream<D::State>> {
@@ -302,11 +304,11 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
 
     /// The answer to a command id that was answered before.
     fn known(&self, request: &Request<'_>) -> Option<Verdict> {
-        let key = self.key(request);
+        let key = request.key();
         let answer = self.changes.answers.get(&key).or_else(|| self.answers.get(key))?;
         if answer.is_for(&request.content_hash) {
             let id = request.command_id;
-            let repeat = answer.repeat(id, &request.aggregate_id, request.content_hash);
+            let repeat = answer.repeat(id, request.aggregate_id, request.content_hash);
             return Some(Verdict::Repeat(repeat));
         }
         Some(Verdict::Refused(Refusal {
@@ -328,12 +330,12 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
                 ..Refusal::default()
             });
         }
-        let stream = self.stream(&request.aggregate_id).cloned();
+        let stream = self.stream(request.aggregate_id).cloned();
         let mut stream = stream.unwrap_or_else(|| Stream {
             state: D::State::default(),
             version: 0,
             last_time: Timestamp::default(),
-            hash: StreamHash::new(D::NAME, &request.aggregate_id),
+            hash: request.stream,
         });
         if let Some(expected) = request.metadata.expected_version
             && expected != stream.version
@@ -368,7 +370,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         }
     }
 
-    fn event_time(&self, metadata: &Metadata, last_time: Timestamp) -> Timestamp {
+    fn event_time(&self, metadata: &Metadata<'_>, last_time: Timestamp) -> Timestamp {
         let now = self.now.max(last_time);
         match metadata.time {
             Some(time) if self.settings.trust_command_time && time >= last_time && time <= now => {
@@ -386,6 +388,10 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         mut stream: Stream<D::State>,
         at: Timestamp,
     ) -> Verdict {
+        if self.time_text.0 != at {
+            // Nearly all events of a turn have the same time, so its text is made once.
+            self.time_text = (at, at.to_rfc3339());
+        }
         let first = self.records.len();
         for (sequence, event) in (stream.version + 1..).zip(events) {
             let mut value = Vec::with_capacity(160);
@@ -396,7 +402,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
                     return Verdict::Failed(error.to_string());
                 }
             };
-            let place = EventPlace { stream: stream.hash, sequence, at };
+            let place = EventPlace { sequence, at: &self.time_text.1 };
             let record = event_record(self.settings, request, place, event_type, value);
             if record.byte_count() > EVENT_BYTES_MAX {
                 self.records.truncate(first);
@@ -405,24 +411,22 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
             }
             self.records.push(record);
         }
-        self.follow_timers(&request.aggregate_id, events);
+        self.follow_timers(request.aggregate_id, events);
         let event_count = events.len() as u64;
         let version = stream.version + event_count;
         if snapshot::is_due(stream.version, version, self.settings.snapshot_every) {
-            self.snapshots_due.insert(request.aggregate_id.clone());
+            self.snapshots_due.insert(request.aggregate_id.to_owned());
         }
         if event_count > 0 {
             stream.version = version;
             stream.last_time = at;
             self.changes.event_count += event_count;
-            match self.changes.streams.get_mut(request.aggregate_id.as_str()) {
+            match self.changes.streams.get_mut(request.aggregate_id) {
                 Some(overlay) => *overlay = stream,
                 None => {
-                    let known = self.streams.get_key_value(request.aggregate_id.as_str());
-                    let id = known.map_or_else(
-                        || request.aggregate_id.as_str().into(),
-                        |(id, _)| Arc::clone(id),
-                    );
+                    let known = self.streams.get_key_value(request.aggregate_id);
+                    let id =
+                        known.map_or_else(|| request.aggregate_id.into(), |(id, _)| Arc::clone(id));
                     self.changes.streams.insert(id, stream);
                 }
             }
@@ -438,7 +442,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
             Verdict::Failed(_) => true,
             Verdict::Accepted { .. } | Verdict::Repeat(_) => false,
         };
-        let version = self.stream(&request.aggregate_id).map_or(0, |stream| stream.version);
+        let version = self.stream(request.aggregate_id).map_or(0, |stream| stream.version);
         let result = command_result(self.settings, request, verdict, version, self.now);
         if is_dead_letter {
             self.records.extend(dead_letter(self.settings, request, &result, self.now));
@@ -452,7 +456,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
             }
         }
         if let Some(answer) = Answer::of(&result) {
-            let key = self.key(request);
+            let key = request.key();
             self.changes.answers.entry(key).or_insert(answer);
         }
     }
