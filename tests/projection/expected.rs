@@ -96,7 +96,8 @@ impl Summary {
         if let Some(balance) = balance {
             self.balance = d(balance);
             self.last_transaction_at = Some(at);
-            self.recent += i64::from(at > Utc::now() - chrono::Duration::days(30));
+            self.recent +=
+                i64::from(written.at > millrace::clock::now().plus_seconds(-30 * 86_400));
             self.transaction_ids.insert(0, written.event_id.to_string());
         }
     }
@@ -203,7 +204,7 @@ pub(crate) async fn assert_postgres(stack: &Stack, log: &[Written]) {
     assert_eq!(usize::try_from(count).unwrap(), expected.len());
 
     let mut found = Vec::new();
-    let period = (DateTime::UNIX_EPOCH, Utc::now());
+    let period = (DateTime::UNIX_EPOCH, millrace::clock::now().to_chrono());
     for account_id in expected.keys() {
         for page in 1.. {
             let page =
