@@ -1,5 +1,13 @@
 //! The two stacks are one: `docker-compose.yml` names the services, versions and users that
 //! `ops/local` starts as plain processes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test stops where its expectation ends, and says what it saw"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -6,8 +6,7 @@
 //!   +--------------- outcome unknown: who committed? --------------------------+
 //! ```
 //!
-//! Guarantees: a command's events, its result and the next offset are one transaction; a transaction
-//! whose outcome is unknown is settled by the nonce that stands beside the committed offset, and by
+//! Guarantees: a command's events, its result and the next offset are one transaction; one whose outcome is unknown is settled by the nonce that stands beside the committed offset, and by
 //! nothing else; the position record rules over whatever somebody did to the group's offsets.
 //!
 //! What stays out: producers, consumers, threads, time. They come as inputs and leave as actions.
@@ -150,7 +149,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         if position.next_offset < log_start {
             let (expected, found) = (position.next_offset, log_start);
             tracing::error!(%commands_topic, partition, expected, found,
-                "commands were deleted by retention before they were handled; going on behind them");
+                "retention deleted commands before they were handled; going on behind them");
             position.next_offset = log_start;
         }
         self.counts.next_offset = position.next_offset;

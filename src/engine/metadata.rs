@@ -42,6 +42,7 @@ pub struct Metadata<'r> {
 }
 
 /// A metadata field that cannot be used.
+#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadMetadata {
     /// Its name.

@@ -25,7 +25,9 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
                 Kind::Snapshots => self.restore_snapshot(&record),
                 Kind::Events => self.restore_event(&record),
                 Kind::Timers => self.restore_timer(&record),
-                _ => self.restore_result(&record),
+                Kind::Results => self.restore_result(&record),
+                // Neither is ever asked for.
+                Kind::Commands | Kind::DeadLetters => Ok(()),
             };
             match outcome {
                 Ok(()) => {}

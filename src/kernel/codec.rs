@@ -25,7 +25,7 @@ pub trait Codec<D: Decider>: Send + Sync + 'static {
     /// Reads an event of any version that was ever written.
     ///
     /// # Errors
-    /// [`CodecError::UnknownSchema`] if the registry must be asked; otherwise the bytes are corrupt.
+    /// [`CodecError::UnknownSchema`] if the registry must be asked; else the bytes are corrupt.
     fn decode_event(&self, value: &[u8]) -> Result<D::Event, CodecError>;
 
     /// Appends a result's wire form to `value`.
@@ -94,6 +94,7 @@ pub struct BadCommand {
 }
 
 /// Why bytes could not be read or written.
+#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     /// The schema id is not known here; the registry may know it.

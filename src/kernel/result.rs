@@ -28,6 +28,7 @@ impl Outcome {
 }
 
 /// The answer to one command (`millrace.CommandResult`).
+#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandResult {
     /// The command that it answers.

@@ -37,6 +37,7 @@ pub fn given<D: Decider>(events: impl IntoIterator<Item = D::Event>) -> Given<D>
 }
 
 /// The context in which [`Given::when`] decides, for ids that a test expects.
+#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
 #[must_use]
 pub fn scenario_context<D: Decider>(version: u64, now: Timestamp) -> Context {
     let stream = StreamHash::new(D::NAME, SCENARIO_ID);
@@ -86,7 +87,6 @@ impl<D: Decider> When<D> {
     /// # Panics
     /// If anything else came of it.
     #[track_caller]
-    #[expect(clippy::needless_pass_by_value, reason = "reads better in tests")]
     pub fn then_rejected(self, expected: D::Rejection) {
         assert_eq!(self.outcome, Err(expected));
     }

@@ -152,6 +152,7 @@ pub fn parse_event_key(key: &[u8]) -> Option<(&str, u64)> {
 }
 
 /// 128 bits that stand for a stream: the start of SHA-256 over domain, aggregate and id.
+#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StreamHash(pub u128);
 

@@ -3,7 +3,7 @@
 //! | kept from Kafka | how |
 //! |---|---|
 //! | isolation | a reader sees committed records up to the first open transaction, and no further |
-//! | fencing | `init_producer` raises the epoch; older ones are refused, their transaction aborted |
+//! | fencing | `init_producer` raises the epoch; older ones are refused and aborted |
 //! | atomicity | records and the group's offset become visible together, or never |
 //! | holes | commit and abort write a marker that takes an offset |
 //! | a pending offset | `committed_offset` fails while a transaction holds one |
@@ -20,6 +20,7 @@ use crate::kernel::stream::Kind;
 pub type Place = (Kind, i32);
 
 /// The log.
+#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
 #[derive(Debug, Default)]
 pub struct MemoryLog {
     partitions: BTreeMap<Place, Vec<Slot>>,
@@ -28,6 +29,7 @@ pub struct MemoryLog {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one")]
 enum Slot {
     Record { record: Record, state: State },
     Marker,

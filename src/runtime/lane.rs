@@ -29,6 +29,7 @@ const STOP_CHECK: Duration = Duration::from_millis(100);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// What the polling thread tells a lane.
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one")]
 pub(super) enum ToLane {
     /// A command.
     Record(Record),
@@ -88,6 +89,7 @@ pub(super) struct Shared {
 }
 
 /// How a partition fares.
+#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneStatus {
     /// The commands topic.
@@ -103,6 +105,7 @@ pub struct LaneStatus {
 }
 
 /// What a lane is doing.
+#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LaneState {
     /// Fencing off older owners.

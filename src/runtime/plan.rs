@@ -1,5 +1,5 @@
-//! What is settled before a handler group is joined: topics, their ids and partition counts, the key
-//! for origins. Whatever is not as it must be is an error here, not a surprise later.
+//! What is settled before a handler group is joined: topics, their ids and partition counts, the
+//! key for origins. Whatever is not as it must be is an error here, not a surprise later.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -109,6 +109,7 @@ impl Service {
         Ok(service)
     }
 
+    #[expect(clippy::result_large_err, reason = "made once, at the start")]
     fn start_handlers(&mut self, config: &Config, schemas: &Arc<Schemas>) -> Result<(), Error> {
         for (domain, aggregates) in topology::handlers(schemas) {
             let look_up = look_up(config, schemas);
@@ -206,10 +207,11 @@ fn projection_summary(status: &projection::Status) -> (Readiness, String) {
     for partition in &status.partitions {
         let reason = partition.last_error.as_deref().unwrap_or("no reason given");
         let line = format!("{} partition {}: {reason}", partition.topic, partition.partition);
-        match partition.state {
-            State::Stopped => return (Readiness::Failed, line),
-            State::BackingOff => return (Readiness::Waiting, line),
-            _ => {}
+        if partition.state == State::Stopped {
+            return (Readiness::Failed, line);
+        }
+        if partition.state == State::BackingOff {
+            return (Readiness::Waiting, line);
         }
     }
     let at_work = |state| matches!(state, State::Ready | State::Applying | State::Committing);

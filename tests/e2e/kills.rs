@@ -223,7 +223,8 @@ fn kills_at_any_moment_lose_nothing_and_double_nothing() {
     judge::results_match_log(&answers, &all);
     let total: usize = answers.values().map(Vec::len).sum();
     println!(
-        "{} commands, {total} answers, {} events; {kills:?} kills at work and at a start in {load:?}, \
+        "{} commands, {total} answers, {} events; {kills:?} kills at work and at a start \
+         in {load:?}, \
          recovered in {recovered:?}",
         ids.len(),
         all.len(),

@@ -1,4 +1,13 @@
 //! Projections on the real services: rows equal a fold of the log, whatever happens in between.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
+    clippy::disallowed_methods,
+    reason = "a test stops where its expectation ends, and says what it saw"
+)]
 
 mod bank;
 mod expected;

@@ -22,6 +22,7 @@ use crate::kernel::message::Outgoing;
 const POLL: Duration = Duration::from_micros(200);
 
 /// A producer for what crosses partitions.
+#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
 pub struct CrossingProducer {
     producer: ThreadedProducer<Acknowledgements>,
     acknowledgements: Acknowledgements,

@@ -7,6 +7,7 @@ use std::ffi::{CStr, CString};
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka_sys as sys;
 use uuid::Uuid;
 
@@ -62,7 +63,8 @@ pub fn committed_offsets(list: &TopicPartitionList) -> Vec<CommittedOffset> {
 /// Whether a consumer is a member of its group in good standing: its generation is known and it
 /// has a member id. Without that, offsets sent to a transaction would not be fenced by the group.
 #[must_use]
-pub fn is_group_member(client: *mut sys::rd_kafka_t) -> bool {
+pub fn is_group_member<C: ClientContext>(client: &Client<C>) -> bool {
+    let client = client.native_ptr();
     // SAFETY: `client` is a live consumer's handle; the metadata is destroyed before we return.
     unsafe {
         let metadata = sys::rd_kafka_consumer_group_metadata(client);
@@ -81,11 +83,12 @@ pub fn is_group_member(client: *mut sys::rd_kafka_t) -> bool {
 ///
 /// # Errors
 /// The brokers do not answer in time, or refuse.
-pub fn topic_ids(
-    client: *mut sys::rd_kafka_t,
+pub fn topic_ids<C: ClientContext>(
+    client: &Client<C>,
     topics: &[&str],
     timeout: Duration,
 ) -> Result<Vec<Option<Uuid>>, Error> {
+    let client = client.native_ptr();
     let names: Vec<CString> =
         topics.iter().map(|topic| CString::new(*topic).unwrap_or_default()).collect();
     let mut pointers: Vec<*const std::ffi::c_char> =

@@ -62,18 +62,14 @@ impl<R: Rebalance> ConsumerContext for Context<R> {
             .iter()
             .map(|element| (element.topic().to_owned(), element.partition()))
             .collect();
-        let outcome = match event {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                assign_paused(consumer, list).map(|()| self.0.assigned(places))
-            }
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
-                self.0.revoked(&places);
-                consumer.incremental_unassign(list)
-            }
-            _ => {
-                self.0.revoked(&places);
-                consumer.unassign()
-            }
+        let outcome = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            assign_paused(consumer, list).map(|()| self.0.assigned(places))
+        } else if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS {
+            self.0.revoked(&places);
+            consumer.incremental_unassign(list)
+        } else {
+            self.0.revoked(&places);
+            consumer.unassign()
         };
         if let Err(error) = outcome {
             tracing::error!(%error, "rebalance failed");
@@ -193,7 +189,7 @@ impl<R: Rebalance> Member<R> {
     /// a transaction would not be fenced by the group.
     #[must_use]
     pub fn metadata(&self) -> Option<ConsumerGroupMetadata> {
-        ffi::is_group_member(self.consumer.client().native_ptr())
+        ffi::is_group_member(self.consumer.client())
             .then(|| self.consumer.group_metadata())
             .flatten()
     }
@@ -288,7 +284,7 @@ impl Witness {
     /// # Errors
     /// One does not exist, or no broker answers.
     pub fn topic_ids(&self, topics: &[&str]) -> Result<Vec<uuid::Uuid>, Error> {
-        let ids = ffi::topic_ids(self.consumer.client().native_ptr(), topics, CALL_TIMEOUT)?;
+        let ids = ffi::topic_ids(self.consumer.client(), topics, CALL_TIMEOUT)?;
         let named = ids.into_iter().zip(topics);
         named.map(|(id, topic)| id.ok_or_else(|| Error::NoTopic((*topic).to_owned()))).collect()
     }

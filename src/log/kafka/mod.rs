@@ -18,6 +18,7 @@ pub mod transaction;
 
 use std::time::Duration;
 
+#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
 pub use rdkafka::error::KafkaError;
 
 /// The longest a single call to a broker may take before it counts as failed.

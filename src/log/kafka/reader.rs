@@ -24,6 +24,7 @@ const POLL: Duration = Duration::from_millis(100);
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Long-lived readers, handed out one at a time each: making one costs threads and a second.
+#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
 pub struct ReaderPool {
     kafka: config::Kafka,
     give: Sender<Option<BaseConsumer<Quiet>>>,

@@ -2,7 +2,7 @@
 //!
 //! | step | why so |
 //! |---|---|
-//! | offset first | avoids a fixed 20 ms retry of librdkafka, and blocks a new owner's `committed()` |
+//! | offset first | avoids a fixed 20 ms retry, and blocks a new owner's `committed()` |
 //! | drain before commit | rdkafka's commit costs a flat 100 ms with messages in flight |
 //! | a deadline on every call | an abort has blocked for 72 s after a broker's crash |
 
@@ -194,13 +194,14 @@ impl TransactionalProducer {
             let Err(error) = self.producer.commit_transaction(left) else {
                 return End::Committed;
             };
-            match &error {
-                KafkaError::Transaction(reason) if reason.txn_requires_abort() => {
-                    return self.abort(format!("commit: {error}"));
-                }
-                KafkaError::Transaction(reason)
-                    if reason.is_retriable() && !reason.is_fatal() && !left.is_zero() => {}
-                _ => return End::Unknown(format!("commit: {error}")),
+            let KafkaError::Transaction(reason) = &error else {
+                return End::Unknown(format!("commit: {error}"));
+            };
+            if reason.txn_requires_abort() {
+                return self.abort(format!("commit: {error}"));
+            }
+            if !reason.is_retriable() || reason.is_fatal() || left.is_zero() {
+                return End::Unknown(format!("commit: {error}"));
             }
         }
     }
@@ -208,11 +209,11 @@ impl TransactionalProducer {
     /// An error before the commit: abort if the producer still can.
     fn after_error(&self, what: &str, error: &KafkaError) -> End {
         let reason = format!("{what}: {error}");
-        match error {
-            KafkaError::Transaction(cause) if cause.is_fatal() => End::Unknown(reason),
-            _ if self.producer.client().fatal_error().is_some() => End::Unknown(reason),
-            _ => self.abort(reason),
+        let is_fatal = matches!(error, KafkaError::Transaction(cause) if cause.is_fatal());
+        if is_fatal || self.producer.client().fatal_error().is_some() {
+            return End::Unknown(reason);
         }
+        self.abort(reason)
     }
 
     fn abort(&self, reason: String) -> End {

@@ -140,7 +140,8 @@ fn without_free_words(expected: &Expected) -> BTreeMap<String, Row> {
 pub(crate) fn summaries(namespace: &Namespace, postgres: &Postgres) -> BTreeMap<String, Row> {
     let sql = format!(
         "SELECT account_id, user_id, account_type, currency, status, current_balance,
-             available_balance, pending_out, {created} AS created_at, {moved} AS last_transaction_at,
+             available_balance, pending_out, {created} AS created_at,
+             {moved} AS last_transaction_at,
              transaction_count_30_days, total_deposits, total_withdrawals, total_transfers_in,
              total_transfers_out, total_fees, is_active,
              array_to_string(recent_transaction_ids, ',') AS recent_transaction_ids, version
