@@ -6,7 +6,8 @@
 //!   +--------------- outcome unknown: who committed? --------------------------+
 //! ```
 //!
-//! Guarantees: a command's events, its result and the next offset are one transaction; one whose outcome is unknown is settled by the nonce that stands beside the committed offset, and by
+//! Guarantees: a command's events, its result and the next offset are one transaction; one whose
+//! outcome is unknown is settled by the nonce that stands beside the committed offset, and by
 //! nothing else; the position record rules over whatever somebody did to the group's offsets.
 //!
 //! What stays out: producers, consumers, threads, time. They come as inputs and leave as actions.
