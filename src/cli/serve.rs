@@ -19,7 +19,7 @@ use crate::service::{Service, Wanted};
 const LOOK: Duration = Duration::from_millis(250);
 /// How long a stop may take before the process ends all the same. What was in hand is then undone
 /// by Kafka: a transaction that is not committed does not exist.
-const STOP_MAX: Duration = Duration::from_millis(4_500);
+const STOP_MAX: Duration = Duration::from_secs(4);
 
 /// Runs handlers, projections and HTTP until Ctrl-C or SIGTERM
 #[derive(Debug, Args)]

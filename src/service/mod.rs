@@ -3,6 +3,7 @@
 mod figures;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
 
@@ -18,6 +19,9 @@ use crate::runtime::lane::{LaneState, LaneStatus, SchemaLookUp};
 use crate::runtime::projection::{self, Projection};
 use crate::{runtime, topics, topology};
 use figures::{HandlerFigures, ProjectionFigures};
+
+/// The longest that a service waits for its components when it is dropped unfinished.
+const DROP_MAX: Duration = Duration::from_secs(3);
 
 /// What a process is to run besides HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +164,21 @@ impl Service {
         }
         for projection in self.projections.drain(..) {
             std::mem::forget(projection);
+        }
+    }
+}
+
+impl Drop for Service {
+    /// A start that is broken off has members that may be joining still: a group answers nobody
+    /// until a dead member's session has run out, so they are not waited for to the end.
+    fn drop(&mut self) {
+        self.request_stop();
+        let started = Instant::now();
+        while !self.is_stopped() {
+            if started.elapsed() > DROP_MAX {
+                return self.abandon();
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
