@@ -62,6 +62,7 @@ fn unreadable() -> Vec<Case> {
     let mut tombstone = bad("a tombstone", b"");
     tombstone.message.value = None;
     let twice = r#"{"type":"Deposit","amount":"1","amount":"2"}"#;
+    let deep = format!("{{\"type\":\"Deposit\",\"amount\":\"1\",\"x\":{}", "[".repeat(500_000));
     vec![
         bad("bytes of no kind", &[0xde, 0xad, 0xbe, 0xef]),
         bad("text that is no object", b"Deposit 1.00"),
@@ -70,6 +71,7 @@ fn unreadable() -> Vec<Case> {
         bad("JSON that ends early", &one.as_bytes()[..one.len() - 1]),
         bad("bytes after the JSON", format!("{one} {{}}").as_bytes()),
         bad("a JSON key twice", twice.as_bytes()),
+        bad("JSON of half a million levels", deep.as_bytes()),
         bad(
             "JSON that is not UTF-8",
             b"{\"type\":\"Deposit\",\"amount\":\"1\",\"reference\":\"\xff\"}",
@@ -85,6 +87,7 @@ fn wrong_fields() -> Vec<Case> {
     let bad = |name, body: &Value, field| json_case(name, body, "InvalidField", Some(field));
     let other = json!({"type": "Deposit", "amount": "1", "account_id": "acc-2"});
     let reference = json!({"type": "Deposit", "amount": "1", "reference": 7});
+    let nul = json!({"type": "Deposit", "amount": "1", "reference": "a\u{0}b"});
     vec![
         json_case("an unknown type", &json!({"type": "Rob"}), "UnknownType", Some("type")),
         json_case("no type", &json!({"amount": "1"}), "MissingField", Some("type")),
@@ -97,6 +100,7 @@ fn wrong_fields() -> Vec<Case> {
         bad("more decimals than anybody has", &amount(json!("0.000000001")), "amount"),
         bad("16 digits before the point", &amount(json!("1000000000000000")), "amount"),
         bad("text as a number", &reference, "reference"),
+        bad("text that no database holds", &nul, "reference"),
         bad("another account than the key", &other, "account_id"),
     ]
 }
@@ -124,6 +128,7 @@ fn wrong_keys() -> Vec<Case> {
     vec![
         keyed("a key that is not UTF-8", b"acc-\xff"),
         keyed("an empty key", b""),
+        keyed("a key with a NUL", b"\0position"),
         keyed("a key of 257 bytes", &long),
         without("no key and no id", &deposit("1")),
         without("no key and an empty id", &json!({"type": "CloseAccount", "account_id": ""})),
@@ -148,11 +153,13 @@ fn wrong_avro(namespace: &Namespace) -> Vec<Case> {
         &[("user_id", text("ann")), ("currency", text("USD"))],
     );
     let fine = deposit(&[("amount", money("0.001"))]);
+    let huge = deposit(&[("amount", Avro::Decimal(vec![0x7f; 20].into()))]);
     vec![
         case("Avro with a byte too many", longer, "Undecodable", None),
         case("Avro that ends early", &good[..good.len() - 2], "Undecodable", None),
         case("another account in Avro", other, "InvalidField", Some("account_id")),
         case("too many decimals in Avro", fine, "InvalidField", Some("amount")),
+        case("more digits in Avro than anybody has", huge, "InvalidField", Some("amount")),
         case("a record that is no command", event, "UnknownType", Some("type")),
     ]
 }

@@ -99,9 +99,19 @@ fn an_expected_version_is_met_or_refused() {
     assert_eq!(late.fields["details"], json!({"expected": "1", "actual": "2"}));
     assert_eq!(late.fields["version"], 2);
 
+    // A conflict is an answer like any other: the same id gives it again when it would fit.
+    let tried = new_id();
+    let eager = command_with_id("acc-1", tried, &deposit("1")).header("expected_version", "3");
+    desk.send(&eager);
+    assert_eq!(desk.answers.first(tried).fields["code"], "VersionConflict");
+    assert!(desk.expecting("acc-1", "2", &deposit("1")).is_accepted());
+    desk.send(&eager);
+    let again = desk.answers.nth(tried, 2);
+    assert!(again.is_duplicate() && !again.is_accepted(), "{again:?}");
+
     // A known id comes before the expected version: the repeat is answered, not refused.
     let id = new_id();
-    let message = command_with_id("acc-1", id, &deposit("5")).header("expected_version", "2");
+    let message = command_with_id("acc-1", id, &deposit("5")).header("expected_version", "3");
     desk.send(&message);
     desk.send(&message);
     assert!(desk.answers.nth(id, 2).is_accepted());
@@ -114,7 +124,7 @@ fn an_expected_version_is_met_or_refused() {
     let unknown = desk.ask("acc-none", new_id(), &deposit("1"));
     assert_eq!(unknown.fields["code"], "AccountNotFound");
     let all = judge::log_is_sound(&namespace);
-    assert_eq!(all.len(), 3);
+    assert_eq!(all.len(), 4);
     judge::results_match_log(&desk.answers.into_all(), &all);
     serve.terminate();
 }

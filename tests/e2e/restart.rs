@@ -1,5 +1,7 @@
 //! A stop and a start in between change nothing: state, versions and remembered answers go on.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use crate::harness::commands::{command_with_id, create, deposit, new_id, withdraw};
@@ -67,5 +69,34 @@ fn a_stop_under_load_loses_nothing_and_repeats_nothing() {
     assert_eq!(all.len(), before.len() + ACCOUNTS);
     judge::results_match_log(&answers.into_all(), &all);
     judge::read_models_equal_log(&namespace, &all);
+    serve.terminate();
+}
+
+#[test]
+fn a_stop_is_quick_at_any_moment_of_a_start() {
+    let namespace = Namespace::new();
+    let producer = Producer::new(&namespace.stack);
+    let mut answers = Answers::new(&namespace);
+    // Told to stop while it connects, joins or restores.
+    for wait in [0, 50, 100, 200, 400] {
+        let serve = Serve::start(&namespace, "");
+        serve.wait_listening();
+        std::thread::sleep(Duration::from_millis(wait));
+        serve.terminate();
+    }
+    // Told to stop while its groups wait for a dead member's session to run out.
+    for wait in [300, 1_200] {
+        Serve::ready(&namespace, "").kill();
+        let serve = Serve::start(&namespace, "");
+        serve.wait_listening();
+        std::thread::sleep(Duration::from_millis(wait));
+        serve.terminate();
+    }
+    let serve = Serve::ready(&namespace, "");
+    let id = new_id();
+    let opening = command_with_id("acc-1", id, &create("kay", "CHECKING", "100"));
+    producer.send(&namespace.topic("commands"), &[opening]);
+    assert!(answers.first(id).is_accepted());
+    judge::read_models_equal_log(&namespace, &judge::log_is_sound(&namespace));
     serve.terminate();
 }

@@ -1,7 +1,7 @@
 //! `millrace serve` as a child process: started, watched, killed, stopped.
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -66,6 +66,14 @@ impl Serve {
                 panic!("serve ended by itself with {status}:\n{log}");
             }
             http::get(&url).map(drop)
+        });
+    }
+
+    /// Waits until it can be told to stop: it listens for signals before it opens its port.
+    #[track_caller]
+    pub(crate) fn wait_listening(&self) {
+        await_some("an open port", READY_WITHIN, || {
+            TcpStream::connect(&self.addr).map(drop).map_err(|error| error.to_string())
         });
     }
 
