@@ -14,6 +14,9 @@ use super::{CALL_TIMEOUT, Error, convert};
 use crate::config;
 use crate::kernel::message::Record;
 
+/// The time between two questions to a partition that has no leader.
+const LEADER_WAIT: Duration = Duration::from_millis(50);
+
 /// Where to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -98,7 +101,17 @@ impl PartitionReader {
     /// # Errors
     /// The brokers do not answer, or the topic does not exist.
     pub fn watermarks(&self) -> Result<(i64, i64), Error> {
-        let found = self.consumer.fetch_watermarks(&self.topic, self.partition, CALL_TIMEOUT);
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let found = loop {
+            let found = self.consumer.fetch_watermarks(&self.topic, self.partition, CALL_TIMEOUT);
+            match found {
+                // A topic that was made this moment: its leader does not know yet that it is.
+                Err(error) if has_no_leader(&error) && Instant::now() < deadline => {
+                    std::thread::sleep(LEADER_WAIT);
+                }
+                found => break found,
+            }
+        };
         found.map_err(|source| match source.rdkafka_error_code() {
             Some(
                 RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownPartition,
@@ -187,6 +200,13 @@ pub enum Visit {
     Continue,
     /// That was enough.
     Stop,
+}
+
+/// Whether the partition's leader is not in office yet, or not any more.
+fn has_no_leader(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable))
 }
 
 /// Whether librdkafka tries again by itself.
