@@ -109,16 +109,6 @@ pub fn decode<C>(
     }
 }
 
-/// The content hash of a command that could not be read: over its aggregate id and its raw bytes.
-#[must_use]
-pub fn raw_content_hash(aggregate_id: &str, value: Option<&[u8]>) -> [u8; 32] {
-    let mut hash = ContentHash::new(aggregate_id, "raw");
-    if let Some(value) = value {
-        hash.add("", value);
-    }
-    hash.finish()
-}
-
 fn bad(
     aggregate_id: Option<&str>,
     code: &'static str,

@@ -3,6 +3,7 @@
 //! What can be borrowed from the input is. A name that stands twice in one object is an error.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 
@@ -11,6 +12,8 @@ use smallvec::SmallVec;
 
 /// Up to so many fields are compared pairwise; beyond it a set is cheaper.
 const PAIRWISE_MAX: usize = 16;
+/// The most values in one command, however deep.
+const VALUES_MAX: u32 = 100_000;
 
 /// A record's or an object's fields, in their order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,7 +47,8 @@ impl<'a> Fields<'a> {
     /// Says where it is no JSON object, or which name stands twice.
     pub fn from_json(text: &'a [u8], known: &'static [&'static str]) -> Result<Self, String> {
         let mut reader = serde_json::Deserializer::from_slice(text);
-        let fields = FieldsSeed(known).deserialize(&mut reader);
+        let left = Cell::new(VALUES_MAX);
+        let fields = FieldsSeed(Reading { known, left: &left }).deserialize(&mut reader);
         let fields = fields.map_err(|error| error.to_string())?;
         reader.end().map_err(|error| error.to_string())?;
         Ok(fields)
@@ -59,7 +63,8 @@ impl<'a> Fields<'a> {
         datum: &'a [u8],
         known: &'static [&'static str],
     ) -> Result<Self, String> {
-        super::avro::decode_seed(schema, datum, FieldsSeed(known))
+        let left = Cell::new(VALUES_MAX);
+        super::avro::decode_seed(schema, datum, FieldsSeed(Reading { known, left: &left }))
     }
 
     /// The field of that name, if it is there and holds something.
@@ -86,11 +91,33 @@ impl<'a> Fields<'a> {
     }
 }
 
-struct FieldsSeed(&'static [&'static str]);
-struct NameSeed(&'static [&'static str]);
-struct ValueSeed(&'static [&'static str]);
+/// What every part of one reading shares.
+#[derive(Clone, Copy)]
+struct Reading<'b> {
+    /// The names that need not be copied, sorted.
+    known: &'static [&'static str],
+    /// How many values may still come. A list's elements may take no bytes at all in Avro, so the
+    /// bytes of a command do not bound what it holds.
+    left: &'b Cell<u32>,
+}
 
-impl<'de> DeserializeSeed<'de> for FieldsSeed {
+impl Reading<'_> {
+    fn count<E: de::Error>(self) -> Result<(), E> {
+        match self.left.get().checked_sub(1) {
+            Some(left) => {
+                self.left.set(left);
+                Ok(())
+            }
+            None => Err(E::custom(format_args!("it holds more than {VALUES_MAX} values"))),
+        }
+    }
+}
+
+struct FieldsSeed<'b>(Reading<'b>);
+struct NameSeed(&'static [&'static str]);
+struct ValueSeed<'b>(Reading<'b>);
+
+impl<'de> DeserializeSeed<'de> for FieldsSeed<'_> {
     type Value = Fields<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Fields<'de>, D::Error> {
@@ -98,7 +125,7 @@ impl<'de> DeserializeSeed<'de> for FieldsSeed {
     }
 }
 
-impl<'de> Visitor<'de> for FieldsSeed {
+impl<'de> Visitor<'de> for FieldsSeed<'_> {
     type Value = Fields<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,7 +134,8 @@ impl<'de> Visitor<'de> for FieldsSeed {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
         let mut fields = Fields::default();
-        while let Some(name) = map.next_key_seed(NameSeed(self.0))? {
+        while let Some(name) = map.next_key_seed(NameSeed(self.0.known))? {
+            self.0.count()?;
             let value = map.next_value_seed(ValueSeed(self.0))?;
             fields.0.push((name, value));
         }
@@ -145,7 +173,7 @@ impl<'de> Visitor<'de> for NameSeed {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for ValueSeed {
+impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
     type Value = Value<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -153,7 +181,7 @@ impl<'de> DeserializeSeed<'de> for ValueSeed {
     }
 }
 
-impl<'de> Visitor<'de> for ValueSeed {
+impl<'de> Visitor<'de> for ValueSeed<'_> {
     type Value = Value<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -207,6 +235,7 @@ impl<'de> Visitor<'de> for ValueSeed {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let mut values = Vec::new();
         while let Some(value) = list.next_element_seed(ValueSeed(self.0))? {
+            self.0.count()?;
             values.push(value);
         }
         Ok(Value::List(values))
@@ -220,6 +249,21 @@ impl<'de> Visitor<'de> for ValueSeed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_takes_no_bytes_is_bounded_all_the_same() {
+        let text = r#"{"type":"record","name":"R","fields":[{"name":"x","type":
+            {"type":"array","items":{"type":"array","items":"null"}}}]}"#;
+        let (_, schema) = crate::codec::avro::parse(text).unwrap();
+        // A thousand lists of a thousand nulls each, in about four bytes a list.
+        let mut datum = vec![0xd0, 0x0f];
+        for _ in 0..1_000 {
+            datum.extend([0xd0, 0x0f, 0]);
+        }
+        datum.push(0);
+        let error = Fields::from_avro(&schema, &datum, &[]).unwrap_err();
+        assert!(error.contains("values"), "{error}");
+    }
 
     #[test]
     fn reads_an_object_and_borrows_what_it_can() {

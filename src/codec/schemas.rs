@@ -110,7 +110,7 @@ impl Schemas {
     /// Learns that the registry knows no such id. Commands that name it are refused from now on.
     /// Returns whether it is the only one: then somebody should see to it that it is forgotten.
     pub fn mark_missing(&self, id: u32) -> bool {
-        self.table.rcu(|table| {
+        let before = self.table.rcu(|table| {
             let mut table = Table::clone(table);
             if table.missing.len() >= MISSING_MAX {
                 table.missing.truncate(1);
@@ -120,7 +120,8 @@ impl Schemas {
             }
             table
         });
-        self.table.load().missing == [id]
+        // Of several at once, just one finds the list empty.
+        before.missing.is_empty() && self.table.load().missing.contains(&id)
     }
 
     /// Forgets which ids are missing, so that the registry is asked again. To be called now and

@@ -53,6 +53,7 @@ enum Phase {
 struct InFlight<D: Decider> {
     batch: Vec<Record>,
     changes: Changes<D>,
+    /// Kept for what was sent on before: deciding it anew might send on something else.
     transaction: Option<Transaction>,
     position: Position,
 }
@@ -70,8 +71,6 @@ pub struct CommandHandler<D: Decider, C> {
     committed: Committed,
     pub(super) restoring: VecDeque<Record>,
     inbox: VecDeque<Record>,
-    /// What stands before this offset in the commands partition and belongs to others is delivered.
-    delivered_until: i64,
     in_flight: Option<InFlight<D>>,
     attempts: u32,
     pub(super) counts: Counts,
@@ -92,7 +91,6 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             committed: Committed::default(),
             restoring: VecDeque::new(),
             inbox: VecDeque::new(),
-            delivered_until: 0,
             in_flight: None,
             attempts: 0,
             counts: Counts::default(),
@@ -113,7 +111,6 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         self.restoring.clear();
         self.inbox.clear();
         self.in_flight = None;
-        self.delivered_until = 0;
         self.phase = Phase::Fencing;
         Action::Fence
     }
@@ -144,7 +141,24 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
                     "the commands topic was made again; reading it from its start");
                 Position { next_offset: log_start, origins: old.origins, ..Position::default() }
             }
-            None => Position { next_offset: log_start, ..Position::default() },
+            None => match &witness {
+                Some(witness) if witness.cluster_id == self.settings.cluster_id => {
+                    let next_offset = witness.offset;
+                    tracing::error!(%commands_topic, partition, next_offset,
+                        "the snapshots topic has lost the position record; going on where the \
+                         last transaction's offset says");
+                    Position { next_offset, nonce: witness.nonce, ..Position::default() }
+                }
+                _ if !self.streams.is_empty() => {
+                    return self.stop(format!(
+                        "{commands_topic} partition {partition}: there are events, but neither a \
+                         position record in the snapshots topic nor an offset of ours: which \
+                         commands were handled cannot be known. Restore the snapshots topic, or \
+                         take commands from a new namespace"
+                    ));
+                }
+                _ => Position { next_offset: log_start, ..Position::default() },
+            },
         };
         position.topic_id = *commands_topic_id;
         if position.next_offset < log_start {
@@ -152,6 +166,12 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             tracing::error!(%commands_topic, partition, expected, found,
                 "retention deleted commands before they were handled; going on behind them");
             position.next_offset = log_start;
+        }
+        if position.next_offset > self.committed.log_end {
+            let (expected, found) = (position.next_offset, self.committed.log_end);
+            tracing::error!(%commands_topic, partition, expected, found,
+                "the brokers have lost the end of the commands; going on at what they have");
+            position.next_offset = found;
         }
         self.counts.next_offset = position.next_offset;
         let ours = witness.is_some_and(|witness| {
@@ -189,7 +209,6 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
     fn ready(&mut self, position: Position) -> Action {
         let next_offset = position.next_offset;
         self.position = Some(position);
-        self.delivered_until = next_offset;
         self.phase = Phase::Starting;
         Action::Ready { next_offset }
     }
@@ -243,7 +262,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             }
             batch.extend(self.inbox.pop_front());
         }
-        let (changes, records, mut crossings) = turn.finish();
+        let (changes, records, crossings) = turn.finish();
         if next_offset == position.next_offset && records.is_empty() {
             self.phase = if needs.is_some() { Phase::LookingUp } else { Phase::Idle };
             return needs.map_or_else(|| self.receive(), Action::LookUpSchema);
@@ -251,13 +270,12 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         let mut next = Position { next_offset, nonce: moment.nonce, ..position.clone() };
         next.origins.extend(changes.origins.iter().map(|(source, at)| (source.clone(), *at)));
         let transaction = self.transaction(&next, records);
-        let deliver = !crossings.is_empty() && next_offset > self.delivered_until;
         let mut in_flight = InFlight { batch, changes, transaction: None, position: next };
-        if deliver {
+        if !crossings.is_empty() {
             in_flight.transaction = Some(transaction);
             self.in_flight = Some(in_flight);
             self.phase = Phase::Delivering;
-            return Action::Deliver(std::mem::take(&mut crossings));
+            return Action::Deliver(crossings);
         }
         self.in_flight = Some(in_flight);
         self.phase = Phase::Transacting;
@@ -265,10 +283,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
     }
 
     fn delivered(&mut self) -> Action {
-        let transaction = self.in_flight.as_mut().and_then(|in_flight| {
-            self.delivered_until = in_flight.position.next_offset;
-            in_flight.transaction.take()
-        });
+        let transaction = self.in_flight.as_ref().and_then(|turn| turn.transaction.clone());
         match transaction {
             Some(transaction) => {
                 self.phase = Phase::Transacting;
@@ -319,6 +334,10 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         if self.phase == Phase::Stamping {
             // Nothing is decided yet: a new start is the simplest way to be right.
             self.in_flight = None;
+            self.phase = Phase::Sleeping;
+            return Action::Sleep(self.backoff());
+        }
+        if self.in_flight.as_ref().is_some_and(|turn| turn.transaction.is_some()) {
             self.phase = Phase::Sleeping;
             return Action::Sleep(self.backoff());
         }
@@ -430,6 +449,7 @@ impl<D: Decider, C: Codec<D>> Handler for CommandHandler<D, C> {
             }
             (Phase::SettlingRead, Input::Committed(committed)) => self.settle(&committed, moment),
             (Phase::Sleeping, Input::Woken) if self.position.is_none() => self.start_over(),
+            (Phase::Sleeping, Input::Woken) if self.in_flight.is_some() => self.delivered(),
             (Phase::Sleeping, Input::Woken) => self.next_turn(moment),
             (phase, input) => self.stop(format!("{input:?} while {phase:?}: this is a bug")),
         }

@@ -15,16 +15,25 @@ use crate::kernel::time::Timestamp;
 /// Names a command of one aggregate: the same id at another aggregate is another command, and so
 /// is one that a process manager sent (a client must not be able to use up its ids).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CommandKey(u128);
+pub struct CommandKey {
+    /// Half of the stream's hash; its last bit says whether a process manager sent the command.
+    stream: u64,
+    id: [u64; 2],
+}
 
 impl CommandKey {
     /// Makes the key of a command.
     #[must_use]
     pub fn new(stream: StreamHash, command_id: Uuid, from_process_manager: bool) -> Self {
-        let space = if from_process_manager { 0x9e37_79b9_7f4a_7c15 } else { 0 };
-        // The stream's hash is uniform, so a rotation keeps ids and streams from cancelling out.
-        Self(stream.0.rotate_left(17) ^ command_id.as_u128() ^ space)
+        let [stream, _] = halves(stream.0);
+        let stream = (stream & !1) | u64::from(from_process_manager);
+        Self { stream, id: halves(command_id.as_u128()) }
     }
+}
+
+fn halves(number: u128) -> [u64; 2] {
+    let (high, low) = Uuid::from_u128(number).as_u64_pair();
+    [high, low]
 }
 
 /// An answer, as small as it can be kept: what the repeated command itself holds is left out.
@@ -202,7 +211,7 @@ mod tests {
 
     #[test]
     fn the_same_id_elsewhere_or_from_a_process_manager_is_another_command() {
-        let (one, two) = (StreamHash(0xffff_0000), StreamHash(0x1234));
+        let (one, two) = (StreamHash(0xffff << 64), StreamHash(0x1234 << 64));
         let id = Uuid::from_u128(99);
         let key = CommandKey::new(one, id, false);
         assert_ne!(key, CommandKey::new(two, id, false));

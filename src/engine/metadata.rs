@@ -60,7 +60,8 @@ impl<'r> Metadata<'r> {
         let mut bad = None;
         let mut free_bytes = 0;
         for (name, value) in headers.iter() {
-            let Some(value) = value else { continue };
+            // An empty header is as good as none.
+            let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
             let free = name.starts_with("meta_");
             if !free && !is_known(name) {
                 continue;
@@ -78,7 +79,7 @@ impl<'r> Metadata<'r> {
             bad = bad.or(outcome.err());
         }
         for (name, value) in body {
-            if !metadata.has(name) {
+            if !value.is_empty() && !metadata.has(name) {
                 let outcome = text(name, value.as_bytes()).and_then(|v| metadata.set(name, v));
                 bad = bad.or(outcome.err());
             }
@@ -138,8 +139,7 @@ impl<'r> Metadata<'r> {
                 return Ok(());
             }
         };
-        // An empty header is as good as none.
-        *field = (!value.is_empty()).then_some(value);
+        *field = Some(value);
         Ok(())
     }
 }

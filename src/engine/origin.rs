@@ -47,7 +47,7 @@ pub struct Origin {
 /// The parts of a command that an origin's signature covers.
 #[derive(Clone, Copy, Debug)]
 pub struct Signed<'a> {
-    /// The topic that the command is sent to, without a namespace.
+    /// The topic that the command is sent to, with its namespace.
     pub topic: &'a str,
     /// The record's key.
     pub key: &'a [u8],

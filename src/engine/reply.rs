@@ -27,6 +27,11 @@ pub const FORBIDDEN: &str = "Forbidden";
 /// The code of a decision that broke.
 pub const INTERNAL_ERROR: &str = "InternalError";
 
+/// The most characters of a message or a detail.
+const TEXT_CHARS_MAX: usize = 500;
+/// The most bytes of a dead letter: what its topic takes.
+const DEAD_LETTER_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// The form of a consistency token.
 const TOKEN_FORM: &str = "1";
 
@@ -176,9 +181,24 @@ pub(super) fn command_result(
         }
         Verdict::Repeat(repeat) => result = repeat,
     }
+    result.message = result.message.map(shortened);
+    for (_, value) in &mut result.details {
+        *value = shortened(std::mem::take(value));
+    }
     result.details.sort();
     result.consistency_token = token(settings, &result.aggregate_id, result.version);
     result
+}
+
+/// Cuts text that may quote a client's: results are kept for a day, and must fit their record.
+fn shortened(mut text: String) -> String {
+    // One more for the mark, so that what was cut once is not cut again.
+    if text.chars().count() > TEXT_CHARS_MAX + 1 {
+        let end = text.char_indices().nth(TEXT_CHARS_MAX).map_or(text.len(), |(end, _)| end);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// Names what a reader must have seen: topic id, partition, sequence, stream.
@@ -215,12 +235,32 @@ pub(super) fn dead_letter(
     headers.push("component", &settings.group);
     headers.push("attempts", "1");
     headers.push("failed_at", now.to_rfc3339());
-    Some(Outgoing {
-        kind: Kind::DeadLetters,
-        key: record.key.as_deref().map(<[u8]>::to_vec),
-        value: record.value.as_deref().map(<[u8]>::to_vec),
-        headers,
-    })
+    let key = record.key.as_deref().map(<[u8]>::to_vec);
+    let value = record.value.as_deref().map(<[u8]>::to_vec);
+    let mut letter = Outgoing { kind: Kind::DeadLetters, key, value, headers };
+    if letter.byte_count() > DEAD_LETTER_BYTES_MAX
+        && let Some(value) = letter.value.take()
+    {
+        // Compressed, a command may be larger than any record that we may write. It still stands
+        // where the headers say.
+        letter.headers.push("value_bytes", value.len().to_string());
+    }
+    if letter.byte_count() > DEAD_LETTER_BYTES_MAX {
+        letter.headers = short_headers(&letter.headers);
+        letter.key = None;
+    }
+    Some(letter)
+}
+
+/// Only the headers that are short: enough to find the rest.
+fn short_headers(headers: &Headers) -> Headers {
+    let mut short = Headers::default();
+    for (name, value) in headers.iter() {
+        if name.len() + value.map_or(0, <[u8]>::len) <= 2_048 && short.byte_count() < 65_536 {
+            short.push_optional(name, value);
+        }
+    }
+    short
 }
 
 /// The result header that says a process manager asked: its ids are a space of their own.
@@ -290,4 +330,18 @@ fn uuid_text(id: Uuid, buffer: &mut [u8; Hyphenated::LENGTH]) -> &str {
 
 pub(super) fn owned(details: Vec<(&'static str, String)>) -> Vec<(String, String)> {
     details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_quotes_a_client_is_cut_once() {
+        let long = "ü".repeat(1_000_000);
+        let short = shortened(long);
+        assert_eq!(short.chars().count(), TEXT_CHARS_MAX + 1);
+        assert_eq!(shortened(short.clone()), short, "a repeat says the same");
+        assert_eq!(shortened("fine".to_owned()), "fine");
+    }
 }

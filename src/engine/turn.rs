@@ -306,7 +306,11 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
     fn known(&self, request: &Request<'_>) -> Option<Verdict> {
         let key = request.key();
         let answer = self.changes.answers.get(&key).or_else(|| self.answers.get(key))?;
-        if answer.is_for(&request.content_hash) {
+        // What could not be read then may be readable now: the same bytes are the same command.
+        let value = request.record.and_then(|record| record.value.as_deref());
+        let is_same = answer.is_for(&request.content_hash)
+            || answer.is_for(&raw_content_hash(request.aggregate_id, value));
+        if is_same {
             let id = request.command_id;
             let repeat = answer.repeat(id, request.aggregate_id, request.content_hash);
             return Some(Verdict::Repeat(repeat));

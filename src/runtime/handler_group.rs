@@ -270,6 +270,10 @@ impl Poller {
                     tracing::error!(reason, "the consumer broke; joining anew");
                     break;
                 }
+                if Member::<Rebalancer>::has_lost_its_place(&error) {
+                    tracing::error!("commands that were to be read next are gone; joining anew");
+                    break;
+                }
             }
         }
         self.lanes.stop(|_| true);
@@ -337,9 +341,11 @@ fn start_lane(
         status: Arc::clone(&status),
         producer: None,
         crossing: None,
+        aborts: 0,
     };
-    let thread =
-        std::thread::Builder::new().name(format!("lane-{partition}")).spawn(move || lane.run())?;
+    let thread = std::thread::Builder::new()
+        .name(format!("lane-{partition}"))
+        .spawn(move || lane.run_to_its_end())?;
     Ok(LaneHandle { to_lane, queued_bytes, stop, status, thread, held: None })
 }
 
@@ -349,8 +355,12 @@ impl Session {
         self.wishes.extend(self.from_lanes.try_iter());
         let member = &self.member;
         self.wishes.retain(|wish| {
-            let running = lanes.running.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(lane) = running.get(&wish.place) else { return false };
+            let mut running = lanes.running.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(lane) = running.get_mut(&wish.place) else { return false };
+            // It will be read again, in its place.
+            if let Some(held) = lane.held.take() {
+                tracing::debug!(place = ?wish.place, offset = held.offset, "read again");
+            }
             match member.start_reading(&wish.place, wish.next_offset) {
                 Ok(()) => lane.to_lane.try_send(ToLane::Started).is_err(),
                 Err(error) => {

@@ -3,12 +3,14 @@
 //! No two actions of a lane overlap, and nothing but its stop flag interrupts it. A lane that is
 //! asked to stop finishes the transaction in hand first.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::plan::TopicNames;
 use crate::clock;
 use crate::config;
 use crate::engine::protocol::{
@@ -44,30 +46,6 @@ pub(super) struct FromLane {
     pub(super) place: Place,
     /// Where its commands are to be read from.
     pub(super) next_offset: i64,
-}
-
-/// The names of one aggregate's topics.
-#[derive(Clone, Debug)]
-pub(super) struct TopicNames {
-    pub(super) commands: String,
-    pub(super) events: String,
-    pub(super) snapshots: String,
-    pub(super) results: String,
-    pub(super) dead_letters: String,
-    pub(super) timers: String,
-}
-
-impl TopicNames {
-    pub(super) fn of(&self, kind: Kind) -> &str {
-        match kind {
-            Kind::Commands => &self.commands,
-            Kind::Events => &self.events,
-            Kind::Snapshots => &self.snapshots,
-            Kind::Results => &self.results,
-            Kind::DeadLetters => &self.dead_letters,
-            Kind::Timers => &self.timers,
-        }
-    }
 }
 
 /// Asks the registry for a schema and teaches it to the codec; an error is "no answer".
@@ -148,14 +126,25 @@ pub(super) struct Lane {
     pub(super) status: Arc<Mutex<LaneStatus>>,
     pub(super) producer: Option<TransactionalProducer>,
     pub(super) crossing: Option<CrossingProducer>,
+    /// Transactions aborted since the last one that was committed.
+    pub(super) aborts: u32,
 }
 
 /// The lane was asked to stop.
 struct Stopping;
 
 impl Lane {
-    /// Runs until it is asked to stop or must.
-    pub(super) fn run(mut self) {
+    /// Runs until it is asked to stop or must. A panic is our bug; it must show.
+    pub(super) fn run_to_its_end(self) {
+        let status = Arc::clone(&self.status);
+        if catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+            let mut status = status.lock().unwrap_or_else(PoisonError::into_inner);
+            status.state = LaneState::Stopped;
+            status.last_error = Some("the lane broke: this is a bug, see the log".to_owned());
+        }
+    }
+
+    fn run(mut self) {
         let mut action = self.handler.start();
         loop {
             if self.is_stopping() {
@@ -434,13 +423,21 @@ impl Lane {
         );
         match end {
             End::Committed => {
+                self.aborts = 0;
                 if self.status().state == LaneState::Waiting {
                     self.set_state(LaneState::Running);
                 }
                 Input::TransactionCommitted
             }
             End::Aborted(reason) => {
-                self.status().last_error = Some(reason.clone());
+                self.aborts += 1;
+                let mut status = self.status();
+                status.last_error = Some(reason.clone());
+                // Once may be a rebalance; again and again is something to be seen.
+                if self.aborts > 1 {
+                    status.state = LaneState::Waiting;
+                }
+                drop(status);
                 Input::TransactionAborted(reason)
             }
             End::Unknown(reason) => {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use ring::{digest, hmac};
 
 use super::handler_group::{Aggregate, MakeHandler};
-use super::lane::TopicNames;
 use crate::config::{CommandTime, Config};
 use crate::engine::protocol::Settings;
 use crate::kernel::stream::{AggregateName, Kind};
@@ -18,6 +17,30 @@ use crate::log::kafka::group::Witness;
 const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Answers are remembered a little longer than the 24 h that are promised.
 const WINDOW_SECONDS: i64 = 25 * 3_600;
+
+/// The names of one aggregate's topics.
+#[derive(Clone, Debug)]
+pub(super) struct TopicNames {
+    pub(super) commands: String,
+    pub(super) events: String,
+    pub(super) snapshots: String,
+    pub(super) results: String,
+    pub(super) dead_letters: String,
+    pub(super) timers: String,
+}
+
+impl TopicNames {
+    pub(super) fn of(&self, kind: Kind) -> &str {
+        match kind {
+            Kind::Commands => &self.commands,
+            Kind::Events => &self.events,
+            Kind::Snapshots => &self.snapshots,
+            Kind::Results => &self.results,
+            Kind::DeadLetters => &self.dead_letters,
+            Kind::Timers => &self.timers,
+        }
+    }
+}
 
 /// What is settled before the group is joined.
 pub(super) struct Plan {

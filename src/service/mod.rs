@@ -128,7 +128,11 @@ impl Service {
     pub fn report(&self, health: &Health) {
         for (domain, group) in &self.handlers {
             let lanes = group.status();
-            let (readiness, detail) = summary(&lanes, group.has_joined());
+            let (readiness, detail) = if group.is_stopped() {
+                (Readiness::Failed, "its thread has ended: see the log".to_owned())
+            } else {
+                summary(&lanes, group.has_joined())
+            };
             health.set(&format!("handler.{domain}"), readiness, &detail);
             self.handler_figures.show(&lanes);
         }

@@ -1,7 +1,8 @@
 //! librdkafka's messages <-> our records.
 
-use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 
+use super::ffi;
 use crate::kernel::message::{Headers, Record};
 
 /// Copies a message out of librdkafka's buffers.
@@ -9,9 +10,7 @@ use crate::kernel::message::{Headers, Record};
 pub fn to_record(message: &BorrowedMessage<'_>) -> Record {
     let mut headers = Headers::default();
     if let Some(found) = message.headers() {
-        for header in found.iter() {
-            headers.push_optional(header.key, header.value);
-        }
+        ffi::for_each_header(found, |name, value| headers.push_optional(name, value));
     }
     Record {
         offset: message.offset(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::{Client, ClientContext};
+use rdkafka::message::BorrowedHeaders;
 use rdkafka_sys as sys;
 use uuid::Uuid;
 
@@ -58,6 +59,36 @@ pub fn committed_offsets(list: &TopicPartitionList) -> Vec<CommittedOffset> {
             }
         })
         .collect()
+}
+
+/// Hands out each header, whatever bytes a client put into its name (rdkafka's own accessor panics
+/// on a name that is no UTF-8; here such bytes are replaced).
+pub fn for_each_header(headers: &BorrowedHeaders, mut sink: impl FnMut(&str, Option<&[u8]>)) {
+    // A `BorrowedHeaders` is never anything but librdkafka's own list behind a reference.
+    let list = std::ptr::from_ref(headers).cast::<sys::rd_kafka_headers_t>();
+    for index in 0.. {
+        let mut name = std::ptr::null();
+        let mut value = std::ptr::null();
+        let mut size = 0;
+        // SAFETY: the list lives as long as the reference; librdkafka fills in pointers into it,
+        // or says that there is no such header.
+        let (name, value) = unsafe {
+            let code = sys::rd_kafka_header_get_all(
+                list,
+                index,
+                &raw mut name,
+                &raw mut value,
+                &raw mut size,
+            );
+            if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return;
+            }
+            let value =
+                (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), size));
+            (CStr::from_ptr(name), value)
+        };
+        sink(&name.to_string_lossy(), value);
+    }
 }
 
 /// Whether a consumer is a member of its group in good standing: its generation is known and it

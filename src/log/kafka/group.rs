@@ -9,7 +9,7 @@ use std::time::Duration;
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
@@ -192,6 +192,13 @@ impl<R: Rebalance> Member<R> {
         ffi::is_group_member(self.consumer.client())
             .then(|| self.consumer.group_metadata())
             .flatten()
+    }
+
+    /// Whether an error means that a partition is not read on, since what was to be read next is
+    /// not there: whoever reads must find out anew where to go on.
+    #[must_use]
+    pub fn has_lost_its_place(error: &KafkaError) -> bool {
+        error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)
     }
 
     /// Why this client is of no use any more, if it is not: leave, and join anew.

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
@@ -55,10 +55,18 @@ impl ReaderPool {
         topic: &str,
         partition: i32,
         since: Option<Timestamp>,
-        sink: impl FnMut(Vec<Record>) -> bool,
+        mut sink: impl FnMut(Vec<Record>) -> bool,
     ) -> Result<bool, Error> {
-        let Ok(place) = self.take.recv() else {
-            return Err(Error::Unexpected("the pool of readers is closed".to_owned()));
+        let place = loop {
+            match self.take.recv_timeout(POLL) {
+                Ok(place) => break place,
+                Err(RecvTimeoutError::Timeout) if sink(Vec::new()) => {}
+                Err(RecvTimeoutError::Timeout) => return Ok(false),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let reason = "the pool of readers is closed";
+                    return Err(Error::Unexpected(reason.to_owned()));
+                }
+            }
         };
         let reader = match place {
             Some(reader) => reader,
