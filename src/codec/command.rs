@@ -249,7 +249,9 @@ impl FieldError {
         Self { code: "InvalidField", field, reason: reason.into() }
     }
 
-    fn missing(field: &'static str) -> Self {
+    /// The field is not there, but must be.
+    #[must_use]
+    pub fn missing(field: &'static str) -> Self {
         Self { code: "MissingField", field, reason: "is missing".to_owned() }
     }
 }
@@ -279,6 +281,14 @@ impl<'f> Extract<'f, '_> {
             self.hash.add(field, text.as_bytes());
             text.to_owned()
         }))
+    }
+
+    /// Text beside the content: who sends the same with another one sends the same command.
+    ///
+    /// # Errors
+    /// It is no text.
+    pub fn text_beside(&self, field: &'static str) -> Result<Option<String>, FieldError> {
+        Ok(self.peek_text(field)?.map(str::to_owned))
     }
 
     /// Text that must be there; it may be empty.

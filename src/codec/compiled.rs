@@ -13,7 +13,12 @@ use crate::domain::banking;
 use crate::kernel::stream::{AggregateName, Kind, Namespace};
 
 /// Every aggregate whose records are compiled in.
-pub const AGGREGATES: &[AggregateName] = &[banking::account::NAME, banking::transfer::NAME];
+pub const AGGREGATES: &[AggregateName] = &[
+    banking::account::NAME,
+    banking::customer::NAME,
+    banking::transfer::NAME,
+    banking::account_opening::NAME,
+];
 
 /// One version of one record, as it stands in the repository.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +82,8 @@ static ALL: LazyLock<Vec<Compiled>> = LazyLock::new(|| {
         .iter()
         .chain([&super::result::SOURCE])
         .chain(super::banking::transfer::SOURCES)
+        .chain(super::banking::customer::SOURCES)
+        .chain(super::banking::account_opening::SOURCES)
         .collect();
     sources.iter().map(|source| compile(source, &sources)).collect()
 });
@@ -197,7 +204,10 @@ mod tests {
         let command = of("test1.banking.account.commands-millrace.banking.account.Deposit");
         assert_eq!(command.level, Level::Backward);
         of("test1.banking.account.results-millrace.CommandResult");
-        assert_eq!(subjects.len(), 11 + 11 + 1 + 9 + 8 + 1);
+        let transfer = 9 + 8 + 1;
+        let customer = 4 + 5 + 1;
+        let opening = 13 + 5 + 1;
+        assert_eq!(subjects.len(), 11 + 11 + 1 + transfer + customer + opening);
     }
 
     #[test]

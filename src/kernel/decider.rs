@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use super::reactor::Dispatch;
 use super::stream::{AggregateName, StreamHash};
 use super::time::Timestamp;
 
@@ -53,6 +54,31 @@ pub trait Decider: Send + Sync + Sized + 'static {
     fn on_timer(_timer: &str) -> Option<Self::Command> {
         None
     }
+
+    /// Where a client's command goes instead of being decided here, although it would be accepted
+    /// with events. It has no result until another command answers [on its
+    /// behalf](Self::on_behalf_of). `context` holds the client's command id.
+    fn hand_on(
+        _command: &Self::Command,
+        _context: &Context,
+        _reply_to: Option<&str>,
+    ) -> Option<Dispatch> {
+        None
+    }
+
+    /// Whose command a process manager's command answers, besides itself.
+    fn on_behalf_of(_command: &Self::Command) -> Option<Behalf> {
+        None
+    }
+}
+
+/// A client that waits for the result of another command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behalf {
+    /// The client's command id.
+    pub command_id: Uuid,
+    /// What the client wants echoed.
+    pub reply_to: Option<String>,
 }
 
 /// A change of one of an aggregate's timers. Late is allowed, early never.

@@ -75,6 +75,7 @@ impl<'a> Bank<'a> {
                 initial_deposit: Amount::whole(i32::try_from(100 + self.random(20_000)).unwrap()),
                 currency: ["USD", "EUR", "JPY"][usize::try_from(self.random(3)).unwrap()]
                     .to_owned(),
+                grant: None,
             });
         }
         let words = (self.random(2) == 0).then(|| format!("no. {}", self.random(1_000)));

@@ -4,171 +4,30 @@ use std::sync::{Arc, LazyLock};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 use super::command::{self, Entry, Extract, FieldError, Shape};
-use super::compiled::{self, Source};
+use super::compiled;
 use super::schemas::Schemas;
 use super::{avro, result, upcast};
 use crate::domain::banking::account::{
     AMOUNT_WHOLE_DIGITS_MAX, Account, CloseAccount, Command, CorrectEntry, CreateAccount, Deposit,
-    Event, FreezeAccount, ReceiveTransfer, ReverseTransfer, SettleTransfer, Transfer,
+    Event, FreezeAccount, Grant, ReceiveTransfer, ReverseTransfer, SettleTransfer, Transfer,
     UnfreezeAccount, Withdraw,
 };
 use crate::kernel::codec::{Codec, CodecError, Decoded, EventType, Undecoded};
 use crate::kernel::result::CommandResult;
-use crate::kernel::stream::Kind;
 
+pub mod account_opening;
+pub mod customer;
 #[cfg(test)]
 mod golden;
+mod sources;
 pub mod transfer;
 
+pub use sources::SOURCES;
+
 const NAMESPACE: &str = "millrace.banking.account";
-
-/// Every version of every record.
-pub const SOURCES: &[Source] = &[
-    source(
-        Kind::Commands,
-        "millrace.banking.account.CreateAccount",
-        1,
-        include_str!("../../../schemas/banking/account/CreateAccount.avsc"),
-    ),
-    source(
-        Kind::Commands,
-        "millrace.banking.account.Deposit",
-        1,
-        include_str!("../../../schemas/banking/account/Deposit.avsc"),
-    ),
-    source(
-        Kind::Commands,
-        "millrace.banking.account.Withdraw",
-        1,
-        include_str!("../../../schemas/banking/account/Withdraw.avsc"),
-    ),
-    source(
-        Kind::Commands,
-        "millrace.banking.account.Transfer",
-        1,
-        include_str!("../../../schemas/banking/account/Transfer.avsc"),
-    ),
-    source(
-        Kind::Commands,
-        "millrace.banking.account.ReceiveTransfer",
-        1,
-        include_str!("../../../schemas/banking/account/ReceiveTransfer.avsc"),
-    ),
-    source(
-        Kind::Commands,
-        "millrace.banking.account.ReverseTransfer",
-        1,
-        include_str!("../../../schemas/banking/account/ReverseTransfer.avsc"),
-    ),
-    source(
-        Kind::Commands,
-        "millrace.banking.account.SettleTransfer",
-        1,
-        include_str!("../../../schemas/banking/account/SettleTransfer.avsc"),
-    ),
-    source(
-        Kind::Commands,
-        "millrace.banking.account.FreezeAccount",
-        1,
-        include_str!("../../../schemas/banking/account/FreezeAccount.avsc"),
-    ),
-    source(
-        Kind::Commands,
-        "millrace.banking.account.UnfreezeAccount",
-        1,
-        include_str!("../../../schemas/banking/account/UnfreezeAccount.avsc"),
-    ),
-    source(
-        Kind::Commands,
-        "millrace.banking.account.CloseAccount",
-        1,
-        include_str!("../../../schemas/banking/account/CloseAccount.avsc"),
-    ),
-    source(
-        Kind::Commands,
-        "millrace.banking.account.CorrectEntry",
-        1,
-        include_str!("../../../schemas/banking/account/CorrectEntry.avsc"),
-    ),
-    source(
-        Kind::Events,
-        "millrace.banking.account.AccountCreated",
-        1,
-        include_str!("../../../schemas/banking/account/AccountCreated.avsc"),
-    ),
-    source(
-        Kind::Events,
-        "millrace.banking.account.MoneyDeposited",
-        1,
-        include_str!("../../../schemas/banking/account/MoneyDeposited.v1.avsc"),
-    ),
-    source(
-        Kind::Events,
-        "millrace.banking.account.MoneyDeposited",
-        2,
-        include_str!("../../../schemas/banking/account/MoneyDeposited.avsc"),
-    ),
-    source(
-        Kind::Events,
-        "millrace.banking.account.MoneyWithdrawn",
-        1,
-        include_str!("../../../schemas/banking/account/MoneyWithdrawn.avsc"),
-    ),
-    source(
-        Kind::Events,
-        "millrace.banking.account.MoneyTransferred",
-        1,
-        include_str!("../../../schemas/banking/account/MoneyTransferred.avsc"),
-    ),
-    source(
-        Kind::Events,
-        "millrace.banking.account.MoneyReceived",
-        1,
-        include_str!("../../../schemas/banking/account/MoneyReceived.avsc"),
-    ),
-    source(
-        Kind::Events,
-        "millrace.banking.account.TransferReversed",
-        1,
-        include_str!("../../../schemas/banking/account/TransferReversed.avsc"),
-    ),
-    source(
-        Kind::Events,
-        "millrace.banking.account.TransferSettled",
-        1,
-        include_str!("../../../schemas/banking/account/TransferSettled.avsc"),
-    ),
-    source(
-        Kind::Events,
-        "millrace.banking.account.AccountFrozen",
-        1,
-        include_str!("../../../schemas/banking/account/AccountFrozen.avsc"),
-    ),
-    source(
-        Kind::Events,
-        "millrace.banking.account.AccountUnfrozen",
-        1,
-        include_str!("../../../schemas/banking/account/AccountUnfrozen.avsc"),
-    ),
-    source(
-        Kind::Events,
-        "millrace.banking.account.AccountClosed",
-        1,
-        include_str!("../../../schemas/banking/account/AccountClosed.avsc"),
-    ),
-    source(
-        Kind::Events,
-        "millrace.banking.account.EntryCorrected",
-        1,
-        include_str!("../../../schemas/banking/account/EntryCorrected.avsc"),
-    ),
-];
-
-const fn source(kind: Kind, record: &'static str, version: u16, text: &'static str) -> Source {
-    Source { record, version, kind, text }
-}
 
 const SHAPE: Shape<Command> = Shape {
     namespace: NAMESPACE,
@@ -180,6 +39,10 @@ const SHAPE: Shape<Command> = Shape {
         "compensates_event_id",
         "currency",
         "from_account_id",
+        "grant_client_command_id",
+        "grant_client_reply_to",
+        "grant_refused",
+        "grant_slot_id",
         "initial_deposit",
         "reason",
         "reference",
@@ -199,6 +62,7 @@ const COMMANDS: &[Entry<Command>] = &[
             account_type: fields.caseless_text("account_type")?,
             initial_deposit: money(fields, "initial_deposit")?,
             currency: fields.text_or("currency", "USD")?,
+            grant: grant(fields)?,
         }))
     }),
     ("Deposit", |fields| {
@@ -262,6 +126,20 @@ const COMMANDS: &[Entry<Command>] = &[
         }))
     }),
 ];
+
+/// The grant is no part of the content: with and without it, it is the same command.
+fn grant(fields: &Extract<'_, '_>) -> Result<Option<Grant>, FieldError> {
+    let Some(slot_id) = fields.text_beside("grant_slot_id")? else { return Ok(None) };
+    let field = "grant_client_command_id";
+    let client = fields.text_beside(field)?.ok_or_else(|| FieldError::missing(field))?;
+    Ok(Some(Grant {
+        slot_id,
+        client_command_id: Uuid::parse_str(&client)
+            .map_err(|_| FieldError::invalid(field, "must be a UUID"))?,
+        client_reply_to: fields.text_beside("grant_client_reply_to")?,
+        refused: fields.text_beside("grant_refused")?,
+    }))
+}
 
 fn money(
     fields: &mut Extract<'_, '_>,
@@ -375,6 +253,14 @@ impl Codec<Account> for AccountCodec {
             ("MoneyDeposited", Some(1)) => {
                 let old: upcast::MoneyDepositedV1 = read.read()?;
                 Ok(Event::MoneyDeposited(old.into()))
+            }
+            ("AccountCreated", Some(1)) => {
+                let old: upcast::AccountCreatedV1 = read.read()?;
+                Ok(Event::AccountCreated(old.into()))
+            }
+            ("AccountClosed", Some(1)) => {
+                let old: upcast::AccountClosedV1 = read.read()?;
+                Ok(Event::AccountClosed(old.into()))
             }
             ("AccountCreated", _) => read.read().map(Event::AccountCreated),
             ("MoneyDeposited", _) => read.read().map(Event::MoneyDeposited),

@@ -19,6 +19,7 @@ fn reads_every_command_in_json() {
             account_type: "savings".to_owned(),
             initial_deposit: amount("100"),
             currency: "EUR".to_owned(),
+            grant: None,
         })
     );
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::kernel::stream::Kind;
 
 #[test]
 fn every_event_reads_back_here_and_in_apaches_library() {

@@ -120,6 +120,7 @@ fn events() -> Vec<Event> {
             account_type: AccountType::Savings,
             initial_deposit: amount("100"),
             currency,
+            slot_id: None,
         }),
         Event::MoneyDeposited(MoneyDeposited {
             user_id: user_id(),
@@ -181,6 +182,7 @@ fn events() -> Vec<Event> {
             user_id: user_id(),
             currency,
             reason: Some(String::new()),
+            slot_id: None,
         }),
         Event::EntryCorrected(EntryCorrected {
             user_id: user_id(),

@@ -1,5 +1,7 @@
 //! What may be wished of an account.
 
+use uuid::Uuid;
+
 use crate::domain::money::Amount;
 use crate::kernel::time::Timestamp;
 
@@ -33,6 +35,21 @@ pub struct CreateAccount {
     pub initial_deposit: Amount,
     /// The currency's code, as the sender wrote it.
     pub currency: String,
+    /// What the customer has said to it. Only the process manager may say so.
+    pub grant: Option<Grant>,
+}
+
+/// What the customer has said to an opening, and whom to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The slot.
+    pub slot_id: String,
+    /// The client's command id, under which it waits for the result.
+    pub client_command_id: Uuid,
+    /// What the client wants echoed.
+    pub client_reply_to: Option<String>,
+    /// The code of the no, if the customer has no slot.
+    pub refused: Option<String>,
 }
 
 /// Pays money in.

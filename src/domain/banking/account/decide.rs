@@ -8,10 +8,11 @@ use super::{
     CloseAccount, Command, CorrectEntry, CreateAccount, Deposit, EntryCorrected, Event,
     FreezeAccount, MoneyDeposited, MoneyReceived, MoneyTransferred, MoneyWithdrawn, NAME,
     ReceiveTransfer, Rejection, ReverseTransfer, SettleTransfer, Status, Transfer,
-    TransferReversed, TransferSettled, UnfreezeAccount, Withdraw, minimum_deposit,
+    TransferReversed, TransferSettled, UnfreezeAccount, Withdraw, minimum_deposit, opening,
 };
 use crate::domain::money::{Amount, Currency};
-use crate::kernel::decider::{Context, Decider};
+use crate::kernel::decider::{Behalf, Context, Decider};
+use crate::kernel::reactor::Dispatch;
 use crate::kernel::stream::AggregateName;
 use crate::kernel::time::Timestamp;
 
@@ -24,7 +25,7 @@ const REFUSAL_DEFINITE_SECONDS: i64 = 7 * 24 * 60 * 60;
 
 impl Decider for Account {
     const NAME: AggregateName = NAME;
-    const STATE_SCHEMA: u16 = 1;
+    const STATE_SCHEMA: u16 = 2;
 
     type Command = Command;
     type Event = Event;
@@ -33,13 +34,13 @@ impl Decider for Account {
 
     fn decide(command: &Command, state: &Self, context: &Context) -> Result<Vec<Event>, Rejection> {
         if let Command::CreateAccount(command) = command {
-            return state.create(command);
+            return state.create(command, context);
         }
         if state.status == Status::Unopened {
             return Err(Rejection::AccountNotFound);
         }
         match command {
-            Command::CreateAccount(command) => state.create(command),
+            Command::CreateAccount(command) => state.create(command, context),
             Command::Deposit(command) => state.deposit(command),
             Command::Withdraw(command) => state.withdraw(command),
             Command::Transfer(command) => state.transfer(command, context),
@@ -60,13 +61,32 @@ impl Decider for Account {
     fn is_internal(command: &Command) -> bool {
         matches!(
             command,
-            Command::ReceiveTransfer(_) | Command::ReverseTransfer(_) | Command::SettleTransfer(_)
+            Command::ReceiveTransfer(_)
+                | Command::ReverseTransfer(_)
+                | Command::SettleTransfer(_)
+                | Command::CreateAccount(CreateAccount { grant: Some(_), .. })
         )
+    }
+
+    fn hand_on(command: &Command, context: &Context, reply_to: Option<&str>) -> Option<Dispatch> {
+        let Command::CreateAccount(command) = command else { return None };
+        command.grant.is_none().then(|| opening::ask(command, context, reply_to))
+    }
+
+    fn on_behalf_of(command: &Command) -> Option<Behalf> {
+        let Command::CreateAccount(CreateAccount { grant: Some(grant), .. }) = command else {
+            return None;
+        };
+        let reply_to = grant.client_reply_to.clone();
+        Some(Behalf { command_id: grant.client_command_id, reply_to })
     }
 }
 
 impl Account {
-    fn create(&self, command: &CreateAccount) -> Result<Vec<Event>, Rejection> {
+    fn create(&self, command: &CreateAccount, context: &Context) -> Result<Vec<Event>, Rejection> {
+        if self.slot_id.is_some() && self.slot_id == Some(opening::slot_of(command, context)) {
+            return Ok(Vec::new()); // This very wish has made the account.
+        }
         let account_type = AccountType::parse(&command.account_type).ok_or_else(|| {
             Rejection::InvalidAccountType { account_type: command.account_type.clone() }
         })?;
@@ -85,12 +105,16 @@ impl Account {
         if self.status != Status::Unopened {
             return Err(Rejection::AccountExists);
         }
+        if command.grant.as_ref().is_some_and(|grant| grant.refused.is_some()) {
+            return Err(Rejection::AccountLimit);
+        }
         Ok(vec![Event::AccountCreated(AccountCreated {
             account_id: command.account_id.clone(),
             user_id: command.user_id.clone(),
             account_type,
             initial_deposit: command.initial_deposit,
             currency,
+            slot_id: command.grant.as_ref().map(|grant| grant.slot_id.clone()),
         })])
     }
 
@@ -248,6 +272,7 @@ impl Account {
             user_id: self.user_id.clone(),
             currency: self.currency,
             reason: command.reason.clone(),
+            slot_id: self.slot_id.clone(),
         })])
     }
 

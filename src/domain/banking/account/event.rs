@@ -70,6 +70,8 @@ pub struct AccountCreated {
     pub initial_deposit: Amount,
     /// The account's currency.
     pub currency: Currency,
+    /// The customer's slot that it took, if openings were granted then.
+    pub slot_id: Option<String>,
 }
 
 /// Money was paid in.
@@ -209,6 +211,8 @@ pub struct AccountClosed {
     pub currency: Currency,
     /// Why.
     pub reason: Option<String>,
+    /// The customer's slot that it gives back, if it had one.
+    pub slot_id: Option<String>,
 }
 
 /// An earlier entry was put right by a compensating one.

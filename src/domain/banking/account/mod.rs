@@ -6,6 +6,7 @@
 mod command;
 mod decide;
 mod event;
+mod opening;
 #[cfg(test)]
 mod properties;
 mod rejection;
@@ -15,8 +16,8 @@ mod tests;
 
 #[expect(clippy::module_name_repetitions, reason = "their names on the wire")]
 pub use command::{
-    CloseAccount, Command, CorrectEntry, CreateAccount, Deposit, FreezeAccount, ReceiveTransfer,
-    ReverseTransfer, SettleTransfer, Transfer, UnfreezeAccount, Withdraw,
+    CloseAccount, Command, CorrectEntry, CreateAccount, Deposit, FreezeAccount, Grant,
+    ReceiveTransfer, ReverseTransfer, SettleTransfer, Transfer, UnfreezeAccount, Withdraw,
 };
 pub use decide::AMOUNT_WHOLE_DIGITS_MAX;
 #[expect(clippy::module_name_repetitions, reason = "their names on the wire")]

@@ -16,7 +16,7 @@ const ACCOUNTS: usize = 4;
 #[derive(Clone, Debug)]
 enum Step {
     /// A client's command at an account.
-    Wish(usize, Command),
+    Wish(usize, Box<Command>),
     /// The process manager takes the oldest open transfer one step further.
     Deliver,
     /// The same, after the transfer's time.
@@ -43,8 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
                     user_id: "user".to_owned(),
                     account_type,
                     initial_deposit,
-                    currency,
-                })
+                    currency, grant: None, })
             }),
         3 => amount().prop_map(|amount| {
             Command::Deposit(Deposit { amount, reference: None })
@@ -67,7 +66,7 @@ fn step() -> impl Strategy<Value = Step> {
         }),
     ];
     prop_oneof![
-        8 => (0..ACCOUNTS, command).prop_map(|(at, command)| Step::Wish(at, command)),
+        8 => (0..ACCOUNTS, command).prop_map(|(at, command)| Step::Wish(at, Box::new(command))),
         4 => Just(Step::Deliver),
         1 => Just(Step::DeliverLate),
     ]
@@ -191,13 +190,12 @@ proptest! {
                 user_id: "user".to_owned(),
                 account_type: "SAVINGS".to_owned(),
                 initial_deposit: Amount::whole(5_000),
-                currency: "USD".to_owned(),
-            }));
+                currency: "USD".to_owned(), grant: None, }));
         }
         for step in steps {
             match step {
                 Step::Wish(at, command) => {
-                    let _ = bank.send(&format!("acc-{at}"), command);
+                    let _ = bank.send(&format!("acc-{at}"), *command);
                 }
                 Step::Deliver => bank.deliver(false),
                 Step::DeliverLate => bank.deliver(true),

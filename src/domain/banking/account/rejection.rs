@@ -27,6 +27,8 @@ pub enum Rejection {
     },
     /// The id is taken.
     AccountExists,
+    /// The owner has as many open accounts as anybody may have.
+    AccountLimit,
     /// There is no such account.
     AccountNotFound,
     /// The account is frozen or closed.
@@ -96,6 +98,7 @@ impl decider::Rejection for Rejection {
             Self::InvalidCurrency { .. } => "InvalidCurrency",
             Self::MinimumDeposit { .. } => "MinimumDeposit",
             Self::AccountExists => "AccountExists",
+            Self::AccountLimit => "AccountLimit",
             Self::AccountNotFound => "AccountNotFound",
             Self::AccountInactive => "AccountInactive",
             Self::NonPositiveAmount { .. } => "NonPositiveAmount",
@@ -128,6 +131,7 @@ impl decider::Rejection for Rejection {
                 currency.format(*initial_deposit)
             ),
             Self::AccountExists => "There is already an account with this id.".to_owned(),
+            Self::AccountLimit => "The owner has five open accounts already.".to_owned(),
             Self::AccountNotFound => "There is no account with this id.".to_owned(),
             Self::AccountInactive => "The account is frozen or closed.".to_owned(),
             Self::NonPositiveAmount { amount } if amount.is_zero() => {
@@ -196,6 +200,7 @@ impl decider::Rejection for Rejection {
             }
             Self::MissingUser
             | Self::AccountExists
+            | Self::AccountLimit
             | Self::AccountNotFound
             | Self::AccountInactive
             | Self::SelfTransfer

@@ -20,6 +20,8 @@ pub struct Account {
     pub account_id: String,
     /// Who owns it.
     pub user_id: String,
+    /// The customer's slot that it took, if openings were granted then.
+    pub slot_id: Option<String>,
     /// What kind of account it is.
     pub account_type: AccountType,
     /// The currency of everything in it.
@@ -67,6 +69,7 @@ impl Default for Account {
             status: Status::Unopened,
             account_id: String::new(),
             user_id: String::new(),
+            slot_id: None,
             account_type: AccountType::Checking,
             currency: Currency::USD,
             balance: Amount::ZERO,
@@ -92,6 +95,7 @@ impl Account {
                 self.status = Status::Active;
                 self.account_id.clone_from(&event.account_id);
                 self.user_id.clone_from(&event.user_id);
+                self.slot_id.clone_from(&event.slot_id);
                 self.account_type = event.account_type;
                 self.currency = event.currency;
                 self.balance = event.initial_deposit;

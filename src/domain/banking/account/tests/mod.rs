@@ -22,6 +22,7 @@ fn create(edit: impl FnOnce(&mut CreateAccount)) -> Command {
         account_type: "CHECKING".to_owned(),
         initial_deposit: amount("100"),
         currency: "USD".to_owned(),
+        grant: None,
     };
     edit(&mut command);
     Command::CreateAccount(command)
@@ -34,6 +35,7 @@ fn opened_as(account_type: AccountType, deposit: &str, currency: &str) -> Event 
         account_type,
         initial_deposit: amount(deposit),
         currency: Currency::parse(currency).unwrap(),
+        slot_id: None,
     })
 }
 
@@ -188,6 +190,7 @@ fn closed() -> Event {
         user_id: "user-1".to_owned(),
         currency: Currency::USD,
         reason: None,
+        slot_id: None,
     })
 }
 

@@ -1,0 +1,17 @@
+//! What is written reads back, and every stored version does.
+
+use super::*;
+use crate::codec::banking::golden;
+
+#[test]
+fn every_event_reads_back_and_writes_the_same_bytes() {
+    let codec = AccountOpeningCodec::new(Arc::new(Schemas::numbered_from(1)));
+    golden::check(include_str!("golden.txt"), SOURCES, |value| {
+        let event = codec.decode_event(value).unwrap();
+        let mut again = Vec::new();
+        let written = codec.encode_event(&event, &mut again).unwrap();
+        assert!(written.full_name.ends_with(event.name()));
+        (serde_json::to_string(&event).unwrap(), again)
+    });
+    assert!(codec.decode_event(b"{}").is_err());
+}
