@@ -20,11 +20,11 @@ mod reactor;
 mod tests;
 
 pub use decide::{Opening, Phase};
-#[expect(clippy::module_name_repetitions, reason = "their names on the wire")]
 pub use message::{
     Command, Event, OpeningAdvanced, OpeningEnded, OpeningParked, OpeningStarted, Outcome,
     Rejection, Step, StepFailed, Wanted,
 };
+#[expect(clippy::module_name_repetitions, reason = "named so where all reactors are wired")]
 pub use reactor::AccountOpeningReactor;
 
 use uuid::Uuid;
