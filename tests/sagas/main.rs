@@ -1,0 +1,21 @@
+//! Process managers over a bag of messages: whatever is delayed, reordered, repeated, lost or
+//! broken, money is conserved, nothing is both received and reversed, nobody has six open accounts,
+//! and everything ends.
+
+mod world;
+
+use world::World;
+
+#[test]
+fn every_transfer_ends_and_nobody_has_a_sixth_account() {
+    for seed in 0..300 {
+        let mut world = World::new(seed);
+        world.open_accounts();
+        for _ in 0..400 {
+            world.step();
+            world.check();
+        }
+        world.settle();
+        world.check_ended();
+    }
+}
