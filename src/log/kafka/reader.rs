@@ -154,8 +154,12 @@ fn offset_at(
         .add_partition_offset(topic, partition, Offset::Offset(since.millis().max(0)))
         .map_err(Error::call(what()))?;
     let found = reader.offsets_for_times(times, CALL_TIMEOUT).map_err(Error::call(what()))?;
-    let offset = found.find_partition(topic, partition).map(|element| element.offset());
-    Ok(match offset {
+    let element = found.find_partition(topic, partition);
+    if let Some(element) = &element {
+        // Else an error would read as "nothing since then", and answers would be forgotten.
+        element.error().map_err(Error::call(what()))?;
+    }
+    Ok(match element.map(|element| element.offset()) {
         Some(Offset::Offset(offset)) => Offset::Offset(offset),
         _ => Offset::End,
     })
