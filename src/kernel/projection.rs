@@ -36,6 +36,8 @@ pub struct Batch {
     pub from: Place,
     /// The records, by offset.
     pub records: Vec<Record>,
+    /// Whether more records have come already, so that another batch follows at once.
+    pub has_followers: bool,
 }
 
 impl Batch {

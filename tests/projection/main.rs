@@ -206,7 +206,7 @@ async fn apply_next_batch<S: Store>(stack: &Stack, store: S, log: &[Written]) {
     let place = store.read_held(&source).await.unwrap().place.unwrap();
     let records = stack.read(0, place.next_offset);
     assert!(records.len() > 20, "{} of {}", records.len(), log.len());
-    let batch = Arc::new(Batch { from: place, records });
+    let batch = Arc::new(Batch { from: place, records, has_followers: false });
     let applied = store.apply(&source, Arc::clone(&batch)).await.unwrap();
     assert_eq!((applied.next_offset, applied.obstacle), (batch.end(), None));
     if store.name().starts_with("postgres") {

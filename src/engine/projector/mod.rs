@@ -436,7 +436,8 @@ impl Projector {
             return Some(Action::Apply { batch });
         }
         let records = self.buffer.take(now, &self.limits)?;
-        let batch = Arc::new(Batch { from: self.place, records });
+        let has_followers = self.buffer.first().is_some();
+        let batch = Arc::new(Batch { from: self.place, records, has_followers });
         self.in_hand = Some(Arc::clone(&batch));
         self.state = State::Applying;
         Some(Action::Apply { batch })

@@ -119,6 +119,18 @@ fn a_batch_waits_for_company_but_not_for_ever() {
 }
 
 #[test]
+fn the_last_batch_of_all_that_has_come_knows_it() {
+    let followed = |action| match action {
+        Some(Action::Apply { batch }) => batch.has_followers,
+        other => panic!("{other:?} is no batch"),
+    };
+    let mut machine = ready();
+    offer(&mut machine, 0, 10..14);
+    assert!(followed(machine.step(at(0), Input::Tick)));
+    assert!(!followed(machine.step(at(9_000), applied(13))));
+}
+
+#[test]
 fn bytes_end_a_batch_too_and_one_record_always_fits() {
     let limits = Limits { bytes: 1_000, rows: 100, ..LIMITS };
     let mut machine = Projector { limits, ..ready() };

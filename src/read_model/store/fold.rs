@@ -121,7 +121,8 @@ mod tests {
                 ..Record::default()
             }
         };
-        Batch { from: Place::default(), records: (0..).zip(events).map(record).collect() }
+        let records = (0..).zip(events).map(record).collect();
+        Batch { from: Place::default(), records, has_followers: false }
     }
 
     fn fold_all(batch: &Batch, versions: Option<&Versions>) -> (Applied, Vec<(String, u64)>) {

@@ -189,8 +189,7 @@ impl<R: Rows> Postgres<R> {
         }
         // One round trip for all of them; they are carried out in this order.
         let (relaxed, advanced, written) = futures::join!(
-            // Rows and checkpoint are lost together, if at all: then the batch comes again.
-            transaction.batch_execute("SET LOCAL synchronous_commit = off"),
+            relax(&transaction, batch),
             checkpoints.advance(&transaction, &advance, source, batch.from, applied.next_offset),
             self.rows.write(&transaction, generation, source, &changes),
         );
@@ -284,6 +283,18 @@ impl<R: Rows> Store for Postgres<R> {
             Failure::Permanent(format!("rows of {topic} changed under their lock"))
         })
     }
+}
+
+/// Spares a batch the wait for the disk, if another follows at once: a commit that waits makes all
+/// before it durable too. Were the last one lost in a crash, nobody would notice until more came.
+async fn relax(
+    transaction: &Transaction<'_>,
+    batch: &Batch,
+) -> Result<(), tokio_postgres::Error> {
+    if !batch.has_followers {
+        return Ok(());
+    }
+    transaction.batch_execute("SET LOCAL synchronous_commit = off").await
 }
 
 /// Whether Postgres may answer differently later: it is away, busy, full, or chose a victim.
