@@ -165,11 +165,6 @@ impl<'a> Columns<'a> {
 }
 
 impl Summaries {
-    /// The accounts that are changed.
-    pub fn streams(&self) -> Vec<&str> {
-        self.accounts.keys().map(String::as_str).collect()
-    }
-
     /// Writes the changes; `false` if an account was not at the version that they follow on.
     pub(super) async fn write(
         &self,

@@ -62,10 +62,6 @@ impl Rows for Banking {
         Ok(event.is_some())
     }
 
-    fn streams<'a>(&self, changes: &'a Changes) -> Vec<&'a str> {
-        changes.summaries.streams()
-    }
-
     async fn versions(
         &self,
         transaction: &Transaction<'_>,

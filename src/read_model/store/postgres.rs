@@ -22,7 +22,7 @@ use crate::engine::projector::Failure;
 use crate::kernel::codec::CodecError;
 use crate::kernel::message::Record;
 use crate::kernel::projection::{Applied, Batch, Head, Held, Place};
-use crate::kernel::stream::Namespace;
+use crate::kernel::stream::{Namespace, parse_event_key};
 
 /// The most connections that one process keeps.
 const CONNECTIONS_MAX: usize = 12;
@@ -49,9 +49,6 @@ pub trait Rows: Send + Sync + 'static {
         record: &Record,
         changes: &mut Self::Changes,
     ) -> Result<bool, CodecError>;
-
-    /// The streams that are changed.
-    fn streams<'a>(&self, changes: &'a Self::Changes) -> Vec<&'a str>;
 
     /// Reads the versions of streams' rows, and locks them.
     fn versions(
@@ -175,7 +172,7 @@ impl<R: Rows> Postgres<R> {
         let advance = advance.map_err(failed())?;
         let transaction = client.transaction().await.map_err(failed())?;
         if careful {
-            let streams = self.rows.streams(&changes);
+            let streams = streams(batch);
             let versions = self
                 .rows
                 .versions(&transaction, generation, source, &streams)
@@ -285,6 +282,17 @@ impl<R: Rows> Store for Postgres<R> {
     }
 }
 
+/// Every stream of a batch, once each. Not those of a fold: it ends where its own knowledge does,
+/// which may be in front of events that fit once the rows' versions are known.
+fn streams(batch: &Batch) -> Vec<&str> {
+    let keys = batch.records.iter().filter_map(|record| record.key.as_deref());
+    let mut streams: Vec<&str> =
+        keys.filter_map(parse_event_key).map(|(stream, _)| stream).collect();
+    streams.sort_unstable();
+    streams.dedup();
+    streams
+}
+
 /// Spares a batch the wait for the disk, if another follows at once: a commit that waits makes all
 /// before it durable too. Were the last one lost in a crash, nobody would notice until more came.
 async fn relax(
@@ -331,4 +339,19 @@ fn hosts(client: &tokio_postgres::Config) -> String {
 fn chain(error: &dyn std::error::Error) -> String {
     let cause = error.source().map(chain);
     cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::stream::event_key;
+
+    #[test]
+    fn a_batchs_streams_are_those_of_all_its_keys() {
+        let record = |key: Vec<u8>| Record { key: Some(key.into()), ..Record::default() };
+        let keys = [event_key("b", 7), event_key("a", 1), b"x".to_vec(), event_key("b", 9)];
+        let records = keys.into_iter().map(record).collect();
+        let batch = Batch { records, ..Batch::default() };
+        assert_eq!(streams(&batch), ["a", "b"]);
+    }
 }
