@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
 
-use crate::codec::schemas::Schemas;
+use crate::codec::schemas::{Lookup, Schemas};
 use crate::config::Config;
 use crate::engine::projector;
 use crate::http::Health;
@@ -99,7 +99,7 @@ impl Service {
         if wanted.handler {
             service.start_handlers(config, &schemas)?;
         }
-        let look_up = look_up(config, &schemas);
+        let look_up = look_up_or_wait(config, &schemas);
         if wanted.postgres {
             let failed = Error::projection("postgres.banking");
             let started = topology::postgres_banking(config, &schemas, Arc::clone(&look_up)).await;
@@ -195,6 +195,19 @@ fn look_up(config: &Config, schemas: &Arc<Schemas>) -> SchemaLookUp {
         runtime
             .block_on(runtime::schemas::look_up(&config, &schemas, id))
             .map_err(|error| error.to_string())
+    })
+}
+
+/// As [`look_up`]; a schema that the registry does not have either is an error. What a handler may
+/// refuse, a projection must wait for.
+fn look_up_or_wait(config: &Config, schemas: &Arc<Schemas>) -> SchemaLookUp {
+    let (look_up, schemas) = (look_up(config, schemas), Arc::clone(schemas));
+    Arc::new(move |id| {
+        look_up(id)?;
+        match schemas.lookup(id) {
+            Lookup::Known(_) => Ok(()),
+            Lookup::Missing | Lookup::Unknown => Err(format!("the registry has no schema {id}")),
+        }
     })
 }
 

@@ -395,13 +395,15 @@ impl<S: Store> Partitions<S> {
         let (store, look_up) = (Arc::clone(&self.store), Arc::clone(&self.look_up));
         let slots = Arc::clone(&self.slots);
         self.spawn(key, source, move |source| async move {
-            let _slot = slots.acquire().await;
+            let slot = slots.acquire().await;
             let work = AssertUnwindSafe(store.apply(&source, batch)).catch_unwind();
             let outcome = match tokio::time::timeout(APPLY_TIMEOUT, work).await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(_)) => Err(Failure::Permanent("the projection's code panicked".to_owned())),
                 Err(_) => Err(Failure::Transient("the store did not answer in time".to_owned())),
             };
+            // The registry may take its time; others' batches need not wait for it.
+            drop(slot);
             (None, Input::Applied(learn(outcome, look_up).await))
         });
     }
