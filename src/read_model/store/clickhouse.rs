@@ -375,16 +375,18 @@ fn generation_of(comment: &str) -> Option<i32> {
     rest.split_once(')')?.0.parse().ok()
 }
 
-/// Whether ClickHouse may answer differently later: it is away, busy or full.
+/// Whether ClickHouse may answer differently later. What it says of a statement or of its rows it
+/// will say again; all else (away, busy, full, and whatever has no number of its own) may pass.
 #[must_use]
 pub fn is_transient(error: &ClientError) -> bool {
-    // Too many queries, timeouts, sockets and networks, memory, space, parts, keepers, read-only
-    // tables, aborted and cancelled statements, and files that cannot be written.
-    const PASSING: [u32; 19] = [
-        74, 75, 76, 159, 160, 202, 209, 210, 225, 236, 241, 242, 243, 252, 279, 319, 394, 999, 1000,
+    // Columns and their number, values that cannot be read, types, syntax, tables and databases
+    // that are not there, functions, formats, settings, and rights.
+    const LASTING: [u32; 30] = [
+        6, 7, 8, 10, 16, 20, 26, 27, 33, 36, 38, 39, 41, 42, 43, 46, 47, 50, 53, 60, 62, 63, 69,
+        70, 72, 73, 81, 115, 117, 497,
     ];
     if let ClientError::BadResponse(text) = error {
-        return code_of(text).is_none_or(|code| PASSING.contains(&code));
+        return code_of(text).is_none_or(|code| !LASTING.contains(&code));
     }
     matches!(error, ClientError::Network(_) | ClientError::TimedOut)
 }
@@ -430,8 +432,12 @@ mod tests {
         let bad = |text: &str| ClientError::BadResponse(text.to_owned());
         assert!(is_transient(&ClientError::TimedOut));
         assert!(is_transient(&bad("Code: 241. DB::Exception: Memory limit")));
+        // A full disk has no number of its own.
+        assert!(is_transient(&bad("Code: 1001. DB::Exception: No space left on device")));
+        assert!(is_transient(&bad("Code: 439. DB::Exception: Cannot schedule a task")));
         assert!(is_transient(&bad("<html>502 Bad Gateway</html>")));
         assert!(!is_transient(&bad("Code: 60. DB::Exception: Unknown table")));
+        assert!(!is_transient(&bad("Code: 497. DB::Exception: Not enough privileges")));
     }
 
     #[test]

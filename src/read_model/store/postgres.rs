@@ -295,10 +295,7 @@ fn streams(batch: &Batch) -> Vec<&str> {
 
 /// Spares a batch the wait for the disk, if another follows at once: a commit that waits makes all
 /// before it durable too. Were the last one lost in a crash, nobody would notice until more came.
-async fn relax(
-    transaction: &Transaction<'_>,
-    batch: &Batch,
-) -> Result<(), tokio_postgres::Error> {
+async fn relax(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), tokio_postgres::Error> {
     if !batch.has_followers {
         return Ok(());
     }
