@@ -121,6 +121,14 @@ pub enum Error {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// Postgres keeps us waiting: the connection is given up.
+    #[error("Postgres: {action} took more than {seconds} s: is it reachable, is it locked?")]
+    PostgresTimeout {
+        /// What was tried.
+        action: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// A statement failed in ClickHouse.
     #[error("ClickHouse: {action} failed")]
     ClickHouse {
@@ -173,7 +181,9 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::PostgresUnreachable { .. } | Self::ClickHouseUnreachable { .. } => true,
+            Self::PostgresUnreachable { .. }
+            | Self::PostgresTimeout { .. }
+            | Self::ClickHouseUnreachable { .. } => true,
             Self::Postgres { source, .. } => postgres::is_transient(source),
             Self::ClickHouse { source, .. } => clickhouse::is_transient(source),
             Self::Address { .. }

@@ -9,8 +9,12 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Transaction};
+use deadpool_postgres::{
+    Client, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Transaction,
+};
 use postgres_native_tls::MakeTlsConnector;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 
 use super::checkpoint::Checkpoints;
@@ -29,6 +33,15 @@ const CONNECTIONS_MAX: usize = 12;
 
 /// The longest that making a connection or waiting for one may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest that a peer may leave bytes unacknowledged.
+const TCP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The longest that reading a place may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The longest that writing a batch, or clearing a partition's rows, may take.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a domain's rows are in Postgres.
 pub trait Rows: Send + Sync + 'static {
@@ -95,7 +108,12 @@ impl Database {
         let mut client = tokio_postgres::Config::from_str(&settings.url)
             .map_err(|error| address(chain(&error)))?;
         client.application_name("millrace");
-        client.connect_timeout(CONNECT_TIMEOUT);
+        client
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_user_timeout(TCP_TIMEOUT)
+            .keepalives_idle(TCP_TIMEOUT)
+            .keepalives_interval(CONNECT_TIMEOUT)
+            .keepalives_retries(3);
         let host = hosts(&client);
         let tls = native_tls::TlsConnector::new().map_err(|error| address(error.to_string()))?;
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
@@ -114,7 +132,7 @@ impl Database {
     ///
     /// # Errors
     /// Postgres does not answer.
-    pub async fn client(&self) -> Result<deadpool_postgres::Client, Error> {
+    pub async fn client(&self) -> Result<Client, Error> {
         let client = self.pool.get().await;
         client.map_err(|source| Error::PostgresUnreachable { host: self.host.clone(), source })
     }
@@ -163,11 +181,23 @@ impl<R: Rows> Postgres<R> {
         batch: &Batch,
         careful: bool,
     ) -> Result<Option<Applied>, Failure> {
+        let mut client = self.database.client().await?;
+        let work = self.write(&mut client, source, batch, careful);
+        let outcome = timeout(WRITE_TIMEOUT, work).await;
+        answered(outcome, client, "writing a batch", WRITE_TIMEOUT)
+    }
+
+    async fn write(
+        &self,
+        client: &mut Client,
+        source: &Source,
+        batch: &Batch,
+        careful: bool,
+    ) -> Result<Option<Applied>, Failure> {
         let (generation, checkpoints) = self.opened()?;
         let failed = || Error::postgres(format!("writing the rows of {}", source.topic));
         let mut changes = R::Changes::default();
         let mut applied = self.fold(source, batch, None, &mut changes).await;
-        let mut client = self.database.client().await?;
         let advance = client.prepare_cached(&checkpoints.advance).await;
         let advance = advance.map_err(failed())?;
         let transaction = client.transaction().await.map_err(failed())?;
@@ -243,9 +273,13 @@ impl<R: Rows> Store for Postgres<R> {
     async fn read_held(&self, source: &Source) -> Result<Held, Error> {
         let (_, checkpoints) = self.opened()?;
         let client = self.database.client().await?;
-        let statement = client.prepare_cached(&checkpoints.select).await;
-        let statement = statement.map_err(Error::postgres("reading the checkpoint"))?;
-        checkpoints.read(&client, &statement, source).await
+        let outcome = timeout(READ_TIMEOUT, async {
+            let statement = client.prepare_cached(&checkpoints.select).await;
+            let statement = statement.map_err(Error::postgres("reading the checkpoint"))?;
+            checkpoints.read(&client, &statement, source).await
+        })
+        .await;
+        answered(outcome, client, "reading the checkpoint", READ_TIMEOUT)
     }
 
     async fn reset(
@@ -258,16 +292,20 @@ impl<R: Rows> Store for Postgres<R> {
         let (generation, checkpoints) = self.opened()?;
         let failed = || Error::postgres("resetting the checkpoint");
         let mut client = self.database.client().await?;
-        // Synchronous, unlike a batch's: Kafka is told of it next.
-        let transaction = client.transaction().await.map_err(failed())?;
-        if !checkpoints.reset(&transaction, source, expected, place).await? {
-            return Ok(false);
-        }
-        if clear {
-            self.rows.clear(&transaction, generation, source).await.map_err(failed())?;
-        }
-        transaction.commit().await.map_err(failed())?;
-        Ok(true)
+        let outcome = timeout(WRITE_TIMEOUT, async {
+            // Synchronous, unlike a batch's: Kafka is told of it next.
+            let transaction = client.transaction().await.map_err(failed())?;
+            if !checkpoints.reset(&transaction, source, expected, place).await? {
+                return Ok(false);
+            }
+            if clear {
+                self.rows.clear(&transaction, generation, source).await.map_err(failed())?;
+            }
+            transaction.commit().await.map_err(failed())?;
+            Ok(true)
+        })
+        .await;
+        answered(outcome, client, "resetting the checkpoint", WRITE_TIMEOUT)
     }
 
     async fn apply(&self, source: &Source, batch: Arc<Batch>) -> Result<Applied, Failure> {
@@ -280,6 +318,21 @@ impl<R: Rows> Store for Postgres<R> {
             Failure::Permanent(format!("rows of {topic} changed under their lock"))
         })
     }
+}
+
+/// What came of work on a connection. One that did not answer in time is closed: put back, it would
+/// keep the next waiting too, and its transaction open.
+fn answered<T, E: From<Error>>(
+    outcome: Result<Result<T, E>, Elapsed>,
+    client: Client,
+    action: &str,
+    limit: Duration,
+) -> Result<T, E> {
+    outcome.unwrap_or_else(|_| {
+        drop(Client::take(client));
+        let (action, seconds) = (action.to_owned(), limit.as_secs());
+        Err(Error::PostgresTimeout { action, seconds }.into())
+    })
 }
 
 /// Every stream of a batch, once each. Not those of a fold: it ends where its own knowledge does,
