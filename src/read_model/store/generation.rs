@@ -4,11 +4,21 @@
 //! (`banking.account_summary`) over the live one. Code and tables of another version never mix: a
 //! projection whose version or tables differ from its generation's does not start.
 
+use std::time::Duration;
+
 use tokio_postgres::Transaction;
+use tokio_postgres::error::SqlState;
 
 use super::migration::hash;
 use super::{Definition, Error};
 use crate::kernel::stream::Namespace;
+
+/// The longest that new views wait for those who read the old ones; readers wait behind them.
+const LOCK_TIMEOUT: &str = "2s";
+/// How often that is tried.
+const LOCK_TRIES: u32 = 5;
+/// How long the readers have their way between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(500);
 
 /// The tables that a projection writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,19 +122,40 @@ async fn create(
         .map_err(Error::postgres(format!("making the tables of {schema}")))
 }
 
-/// Points the views that users read at a generation's tables, all at once.
+/// Points the views that users read at a generation's tables, all at once; not if they are those
+/// already: replacing one waits for every reader, and every later reader for it.
 async fn switch_views(
     transaction: &Transaction<'_>,
     generation: &Generation,
     definition: &Definition,
 ) -> Result<(), Error> {
     let domain = &generation.domain;
-    let mut script = format!("CREATE SCHEMA IF NOT EXISTS {domain};\n");
-    for view in definition.views {
-        script.push_str(&generation.fill(view));
+    let failed = || Error::postgres(format!("making the views of {domain}"));
+    let views: String = definition.views.iter().map(|view| generation.fill(view)).collect();
+    let comment = format!("views {} of millrace", hash([views.as_str()]));
+    let count = i64::try_from(views.matches("CREATE OR REPLACE VIEW").count()).unwrap_or(i64::MAX);
+    let known = "SELECT 1 FROM pg_namespace WHERE nspname = $1
+         AND obj_description(oid, 'pg_namespace') = $2
+         AND (SELECT count(*) FROM pg_views WHERE schemaname = $1) >= $3";
+    let known = transaction.query_opt(known, &[domain, &comment, &count]).await;
+    if known.map_err(failed())?.is_some() {
+        return Ok(());
     }
-    transaction
-        .batch_execute(&script)
-        .await
-        .map_err(Error::postgres(format!("making the views of {domain}")))
+    let script = format!(
+        "SAVEPOINT views; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';
+         CREATE SCHEMA IF NOT EXISTS {domain};\n{views}
+         COMMENT ON SCHEMA {domain} IS '{comment}'; SET LOCAL lock_timeout TO DEFAULT"
+    );
+    for tries_left in (0..LOCK_TRIES).rev() {
+        match transaction.batch_execute(&script).await {
+            Ok(()) => break,
+            Err(error) if tries_left > 0 && error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                let undo = "ROLLBACK TO SAVEPOINT views";
+                transaction.batch_execute(undo).await.map_err(failed())?;
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            Err(error) => return Err(failed()(error)),
+        }
+    }
+    Ok(())
 }
