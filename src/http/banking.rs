@@ -1,5 +1,6 @@
 //! Banking over HTTP: the dashboard's panels and accounts.
 
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -7,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Problem;
+use crate::kernel::stream::is_aggregate_id;
 use crate::read_model::banking::dashboard::{Dashboard, Panel, Step};
 use crate::read_model::store::Error;
 
@@ -33,9 +35,10 @@ struct PanelQuery {
 
 async fn panel(
     State(dashboard): State<Dashboard>,
-    Path(name): Path<String>,
-    query: Result<Query<PanelQuery>, axum::extract::rejection::QueryRejection>,
+    name: Result<Path<String>, PathRejection>,
+    query: Result<Query<PanelQuery>, QueryRejection>,
 ) -> Answer {
+    let Path(name) = name.map_err(|error| Problem::bad_request(error.body_text()))?;
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let per = query.per.as_deref().unwrap_or("hour");
     let step = Step::parse(per);
@@ -60,7 +63,7 @@ struct PageQuery {
 
 async fn accounts(
     State(dashboard): State<Dashboard>,
-    query: Result<Query<PageQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Answer {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let (page, size) = (query.page.unwrap_or(1), query.size.unwrap_or(SIZE));
@@ -79,11 +82,14 @@ async fn accounts(
     })))
 }
 
-async fn account(State(dashboard): State<Dashboard>, Path(id): Path<String>) -> Answer {
-    match dashboard.account(&id).await.map_err(problem)? {
-        Some(account) => Ok(Json(account)),
-        None => Err(Problem::not_found(format!("there is no account {id}"))),
-    }
+async fn account(
+    State(dashboard): State<Dashboard>,
+    id: Result<Path<String>, PathRejection>,
+) -> Answer {
+    let Path(id) = id.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let found =
+        if is_aggregate_id(&id) { dashboard.account(&id).await.map_err(problem)? } else { None };
+    found.map(Json).ok_or_else(|| Problem::not_found("there is no such account"))
 }
 
 /// A read model that cannot be read is away, or its projection has never run here.

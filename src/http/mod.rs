@@ -111,6 +111,7 @@ fn router(site: Site) -> Router {
         .with_state(site)
         .merge(queries.unwrap_or_default())
         .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
 }
 
 async fn healthz() -> Response {
@@ -135,6 +136,10 @@ async fn not_found() -> Response {
     Problem::not_found("there is nothing at this path").into_response()
 }
 
+async fn method_not_allowed() -> Response {
+    Problem::method_not_allowed().into_response()
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -145,10 +150,15 @@ mod tests {
 
     use super::health::Readiness;
     use super::*;
+    use crate::config::Config;
 
     async fn ask(addr: SocketAddr, path: &str) -> (u16, String) {
+        send(addr, "GET", path).await
+    }
+
+    async fn send(addr: SocketAddr, method: &str, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(addr).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -187,6 +197,36 @@ mod tests {
 
         let taken = bind(&addr.to_string()).await.unwrap_err().to_string();
         assert!(taken.contains("MILLRACE_HTTP_ADDR"), "{taken}");
+        cancellation.cancel();
+        serving.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn whatever_is_wrong_with_a_request_is_a_problem() {
+        let mut config = Config::default();
+        // Nobody listens there, and nobody is asked.
+        config.postgres.url = "postgres://x:x@127.0.0.1:1/x".to_owned();
+        config.clickhouse.url = "http://127.0.0.1:1".to_owned();
+        let dashboard = Some(Dashboard::new(&config).unwrap());
+        let metrics = Arc::new(Registry::default());
+        let site = Site { health: Health::default(), metrics, dashboard };
+        let listener = bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let cancellation = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, site, cancellation.clone()));
+        for (method, path, expected) in [
+            ("GET", "/v1/banking/accounts/%00", 404),
+            ("GET", "/v1/banking/accounts/%ff", 400),
+            ("GET", "/v1/banking/panels/%ff", 400),
+            ("GET", "/v1/banking/panels/none", 404),
+            ("GET", "/v1/banking/accounts?page=0", 400),
+            ("POST", "/v1/banking/accounts", 405),
+            ("DELETE", "/healthz", 405),
+        ] {
+            let (status, answer) = send(addr, method, path).await;
+            assert_eq!(status, expected, "{method} {path}: {answer}");
+            assert!(answer.contains("application/problem+json"), "{answer}");
+        }
         cancellation.cancel();
         serving.await.unwrap().unwrap();
     }

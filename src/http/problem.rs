@@ -22,6 +22,12 @@ impl Problem {
         Self { status: StatusCode::NOT_FOUND, detail: detail.into() }
     }
 
+    /// The path is there, but not for that.
+    pub fn method_not_allowed() -> Self {
+        let detail = "this path only answers GET".to_owned();
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, detail }
+    }
+
     /// A service that the answer needs is away.
     pub fn unavailable(service: &str, reason: &str) -> Self {
         tracing::warn!(service, reason, "cannot answer a query");

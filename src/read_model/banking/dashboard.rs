@@ -2,6 +2,8 @@
 //!
 //! Decimals are strings, times ISO 8601, so that no reader rounds anything.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::config::Config;
@@ -10,7 +12,10 @@ use crate::read_model::store::{Error, clickhouse, postgres};
 /// The most rows that one panel answers with.
 const ROWS_MAX: u32 = 2_000;
 
-/// How long one question may take, in seconds.
+/// How long one question may take.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The same for ClickHouse, in seconds.
 const QUESTION_SECONDS: &str = "10";
 
 /// The width of a panel's time steps.
@@ -29,6 +34,15 @@ impl Step {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Minute, Self::Hour, Self::Day].into_iter().find(|step| step.as_str() == text)
+    }
+
+    /// How far back a panel goes: about as many steps as it may have rows.
+    const fn window(self) -> &'static str {
+        match self {
+            Self::Minute => "36 HOUR",
+            Self::Hour => "90 DAY",
+            Self::Day => "5 YEAR",
+        }
     }
 
     /// The word in views' names and columns.
@@ -70,6 +84,14 @@ impl Panel {
             Self::LargestMovers => ("banking_largest_movers".to_owned(), "moved"),
         }
     }
+
+    /// The width of its time steps, if it has them.
+    const fn step(self) -> Option<Step> {
+        match self {
+            Self::Volume(step) | Self::Fees(step) | Self::DepositsWithdrawals(step) => Some(step),
+            Self::BalanceByType | Self::LargestMovers => None,
+        }
+    }
 }
 
 /// A page of accounts, newest first.
@@ -96,7 +118,11 @@ impl Dashboard {
     /// An address is unusable.
     pub fn new(config: &Config) -> Result<Self, Error> {
         Ok(Self {
-            postgres: postgres::Database::new(&config.postgres, &config.namespace)?,
+            postgres: postgres::Database::for_questions(
+                &config.postgres,
+                &config.namespace,
+                QUESTION_TIMEOUT,
+            )?,
             clickhouse: clickhouse::Database::new(&config.clickhouse, &config.namespace)?,
             schema: config.namespace.underscored(super::DOMAIN),
         })
@@ -109,8 +135,12 @@ impl Dashboard {
     pub async fn panel(&self, panel: Panel, size: Option<u32>) -> Result<Vec<Value>, Error> {
         let (view, order) = panel.view();
         let size = size.unwrap_or(ROWS_MAX).clamp(1, ROWS_MAX);
+        // Old events are left out before they are added up, not after.
+        let since = panel.step().map_or_else(String::new, |step| {
+            format!("WHERE {order} >= now() - INTERVAL {} ", step.window())
+        });
         let select = format!(
-            "SELECT * FROM {}.{view} ORDER BY {order} DESC LIMIT {size}",
+            "SELECT * FROM {}.{view} {since}ORDER BY {order} DESC LIMIT {size}",
             self.clickhouse.name()
         );
         let failed = || Error::clickhouse(format!("reading {view}"));

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Client, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Transaction,
+    Client, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Transaction,
 };
 use postgres_native_tls::MakeTlsConnector;
 use tokio::time::error::Elapsed;
@@ -104,6 +104,27 @@ impl Database {
     /// # Errors
     /// The address or the machine's TLS set-up is unusable.
     pub fn new(settings: &config::Postgres, namespace: &Namespace) -> Result<Self, Error> {
+        Self::open(settings, namespace, None)
+    }
+
+    /// As [`Database::new`], for questions that may not take longer than that.
+    ///
+    /// # Errors
+    /// As [`Database::new`].
+    pub fn for_questions(
+        settings: &config::Postgres,
+        namespace: &Namespace,
+        limit: Duration,
+    ) -> Result<Self, Error> {
+        let limit = format!("SET statement_timeout = {}", limit.as_millis());
+        Self::open(settings, namespace, Some(limit))
+    }
+
+    fn open(
+        settings: &config::Postgres,
+        namespace: &Namespace,
+        greeting: Option<String>,
+    ) -> Result<Self, Error> {
         let address = |reason: String| Error::Address { setting: "MILLRACE_POSTGRES_URL", reason };
         let mut client = tokio_postgres::Config::from_str(&settings.url)
             .map_err(|error| address(chain(&error)))?;
@@ -118,7 +139,14 @@ impl Database {
         let tls = native_tls::TlsConnector::new().map_err(|error| address(error.to_string()))?;
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(client, MakeTlsConnector::new(tls), recycling);
+        let greet = Hook::async_fn(move |client, _| {
+            let greeting = greeting.clone().unwrap_or_default();
+            Box::pin(
+                async move { client.batch_execute(&greeting).await.map_err(HookError::Backend) },
+            )
+        });
         let pool = Pool::builder(manager)
+            .post_create(greet)
             .max_size(CONNECTIONS_MAX)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(CONNECT_TIMEOUT))
