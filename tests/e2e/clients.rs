@@ -71,7 +71,7 @@ fn what_comes_of_a_command_is_right_in_every_field() {
         (
             "MoneyWithdrawn",
             json!({"user_id": "ann", "currency": "USD", "amount": "1200",
-            "fee": "5", "balance_after": "3945.5", "reference": null}),
+            "fee": "5", "balance_after": "3945.5"}),
         ),
         (
             "MoneyTransferred",
@@ -80,7 +80,7 @@ fn what_comes_of_a_command_is_right_in_every_field() {
             "to_account_id": "acc-2", "transfer_id": own[3].header("ce_id")}),
         ),
         ("AccountFrozen", json!({"user_id": "ann", "currency": "USD", "reason": "lost card"})),
-        ("AccountUnfrozen", json!({"user_id": "ann", "currency": "USD", "reason": null})),
+        ("AccountUnfrozen", json!({"user_id": "ann", "currency": "USD"})),
     ];
     let commands_of_events = [0, 1, 2, 3, 4, 6];
     for (index, (name, fields)) in expected.iter().enumerate() {
@@ -92,6 +92,13 @@ fn what_comes_of_a_command_is_right_in_every_field() {
     judge::read_models_equal_log(&namespace, &all);
     check_rows(&namespace, &own);
     serve.terminate();
+}
+
+/// An event's fields without those that are null, which is the same as absent.
+fn told_fields(event: &Event) -> Value {
+    let mut fields = event.message.fields.clone();
+    fields.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+    fields
 }
 
 fn time(text: &str) -> i64 {
@@ -139,7 +146,7 @@ fn check_event(
     command_id: Uuid,
 ) {
     assert_eq!(event.message.name, format!("millrace.banking.account.{name}"));
-    assert_eq!(&event.message.fields, fields, "{name}");
+    assert_eq!(told_fields(event), *fields, "{name}");
     let mut key = b"acc-1\0".to_vec();
     key.extend_from_slice(&sequence.to_be_bytes());
     assert_eq!(event.message.record.key.as_deref(), Some(key.as_slice()));
@@ -147,7 +154,9 @@ fn check_event(
     let (id, command_id) = (event.header("ce_id").unwrap(), command_id.to_string());
     assert_eq!(Uuid::parse_str(id).unwrap().get_version_num(), 8);
     let (source, sequence) = (namespace.topic("events"), sequence.to_string());
-    let version = if name == "MoneyDeposited" { "2" } else { "1" };
+    // What is written is the newest version, numbered as the registry numbers it.
+    let subject = format!("{}-{}", namespace.topic("events"), event.message.name);
+    let version = Registry::new(namespace).version(&subject).to_string();
     let expected: HashMap<&str, &str> = [
         ("ce_specversion", "1.0"),
         ("ce_id", id),
@@ -156,7 +165,7 @@ fn check_event(
         ("ce_subject", "acc-1"),
         ("ce_time", event.header("ce_time").unwrap()),
         ("sequence", &sequence),
-        ("schema_version", version),
+        ("schema_version", &version),
         ("command_id", &command_id),
         ("command_time", "2026-11-21T10:15:00.5Z"),
         ("correlation_id", "visit-9"),
@@ -279,7 +288,7 @@ fn avro_by_the_registrys_ids_equals_json() {
     assert_eq!(names, ["AccountCreated", "MoneyDeposited", "MoneyWithdrawn", "AccountClosed"]);
     let created = json!({"account_id": "acc-a", "user_id": "bob", "account_type": "BUSINESS",
         "initial_deposit": "100", "currency": "USD"});
-    assert_eq!(all[0].message.fields, created);
+    assert_eq!(told_fields(&all[0]), created);
     assert_eq!(all[1].message.fields["amount"], "0.01");
     assert_eq!(all[2].message.fields["balance_after"], "0");
     assert_eq!(all[3].message.fields["reason"], "moving");

@@ -34,6 +34,13 @@ impl Registry {
         (id, self.schema(id))
     }
 
+    /// How many versions a subject has had.
+    pub(crate) fn version(&self, subject: &str) -> u64 {
+        let url = format!("{}/subjects/{subject}/versions/latest", self.url);
+        let answer: Value = serde_json::from_str(&http::get(&url).unwrap()).unwrap();
+        answer["version"].as_u64().unwrap()
+    }
+
     fn schema(&self, id: u32) -> Rc<Schema> {
         if let Some(schema) = self.schemas.borrow().get(&id) {
             return Rc::clone(schema);
