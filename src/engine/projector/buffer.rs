@@ -2,9 +2,24 @@
 
 use std::mem;
 
-use super::Limits;
+use super::Retry;
 use crate::kernel::message::Record;
 use crate::kernel::time::Timestamp;
+
+/// What a batch and a buffer may hold, and how long records may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most records in a batch.
+    pub rows: usize,
+    /// The most bytes in a batch, headers and bookkeeping included.
+    pub bytes: usize,
+    /// How long a batch that is not full waits for more, in microseconds.
+    pub linger_us: i64,
+    /// How long an applied offset may stay uncommitted in Kafka, in microseconds.
+    pub commit_every_us: i64,
+    /// How often and how long to wait when something fails.
+    pub retry: Retry,
+}
 
 /// What a record costs beside its bytes.
 const RECORD_OVERHEAD: usize = size_of::<Record>() + 64;

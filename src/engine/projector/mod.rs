@@ -10,6 +10,7 @@ mod retry;
 
 use std::sync::Arc;
 
+pub use buffer::Limits;
 pub use retry::Retry;
 
 use buffer::Buffer;
@@ -18,21 +19,6 @@ use super::reset_protocol::{self, CommitMetadata, Decision, Note, Position};
 use crate::kernel::message::Record;
 use crate::kernel::projection::{Applied, Batch, Place};
 use crate::kernel::time::Timestamp;
-
-/// What a batch and a buffer may hold, and how long records may wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// The most records in a batch.
-    pub rows: usize,
-    /// The most bytes in a batch, headers and bookkeeping included.
-    pub bytes: usize,
-    /// How long a batch that is not full waits for more, in microseconds.
-    pub linger_us: i64,
-    /// How long an applied offset may stay uncommitted in Kafka, in microseconds.
-    pub commit_every_us: i64,
-    /// How often and how long to wait when something fails.
-    pub retry: Retry,
-}
 
 /// What happened.
 #[derive(Debug)]
@@ -51,6 +37,8 @@ pub enum Input {
     Sought(Result<(), String>),
     /// The batch was applied, as far as it says.
     Applied(Result<Applied, Failure>),
+    /// The reader stands still, or reads something else: find out anew where to go on.
+    Lost(String),
     /// Nothing new shall be begun: the partition goes to somebody else, or the process ends.
     Finish,
 }
@@ -158,6 +146,8 @@ pub struct Projector {
     committed: Option<i64>,
     commit_due: Option<Timestamp>,
     finishing: bool,
+    /// Why the reader must be put somewhere again, as soon as nothing is outstanding.
+    lost: Option<String>,
     error: Option<String>,
 }
 
@@ -183,6 +173,7 @@ impl Projector {
             committed: None,
             commit_due: None,
             finishing: false,
+            lost: None,
             error: None,
         }
     }
@@ -214,6 +205,7 @@ impl Projector {
             }
             Input::Sought(Ok(())) => self.sought(),
             Input::Applied(outcome) => return self.applied(now, outcome),
+            Input::Lost(reason) => self.lose(reason),
             Input::Finish => self.finishing = true,
             // An ordinary commit is for operators; the store knows the place.
             Input::Committed(Err(_)) if self.target.is_none() => {
@@ -344,7 +336,21 @@ impl Projector {
         self.buffer.open_at(self.place.next_offset);
         self.state = State::Ready;
         self.attempts = 0;
+        self.lost = None;
         self.error = None;
+    }
+
+    fn lose(&mut self, reason: String) {
+        if matches!(self.state, State::Stopped | State::Finished) {
+            return;
+        }
+        self.buffer.clear();
+        if let Some((_, resume)) = &mut self.wait {
+            *resume = Resume::Locate;
+            self.error = Some(reason);
+        } else {
+            self.lost = Some(reason);
+        }
     }
 
     fn applied(&mut self, now: Timestamp, outcome: Result<Applied, Failure>) -> Option<Action> {
@@ -398,6 +404,10 @@ impl Projector {
         }
         if self.finishing {
             return self.finish();
+        }
+        if let Some(reason) = self.lost.take() {
+            self.back_off(now, Resume::Locate, reason);
+            return None;
         }
         if self.commit_due.is_some_and(|due| due <= now) {
             self.state = State::Committing;

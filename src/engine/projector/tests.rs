@@ -234,6 +234,46 @@ fn what_was_left_over_without_an_obstacle_goes_next() {
 }
 
 #[test]
+fn a_reader_that_stands_still_is_put_where_the_store_stands() {
+    let lost = || Input::Lost("unknown topic".to_owned());
+    let mut machine = ready();
+    offer(&mut machine, 0, 10..13);
+    machine.step(at(0), Input::Tick);
+    // The batch in hand ends first.
+    assert_eq!(machine.step(at(0), lost()), None);
+    assert_eq!(machine.step(at(0), applied(13)), None);
+    assert_eq!((machine.state(), machine.error()), (State::BackingOff, Some("unknown topic")));
+    assert_eq!(machine.step(at(1_000), Input::Tick), Some(Action::ReadPosition));
+    let seek = machine.step(at(1_000), position(place(0, 13), place(0, 13)));
+    assert_eq!(seek, Some(Action::Seek { offset: 13 }));
+    machine.step(at(1_000), Input::Sought(Ok(())));
+    assert_eq!((machine.state(), machine.error()), (State::Ready, None));
+
+    // The same offset, but another topic: that is not for a machine to decide.
+    assert_eq!(machine.step(at(2_000), lost()), None);
+    machine.step(at(3_000), Input::Tick);
+    let Input::PositionRead(Ok(mut other)) = position(place(0, 13), place(0, 13)) else {
+        panic!("not a position")
+    };
+    other.topic_id = Uuid::from_u128(8);
+    assert_eq!(machine.step(at(3_000), Input::PositionRead(Ok(other))), Some(Action::Stop));
+    assert_eq!(machine.step(at(9_000), lost()), None);
+    assert_eq!(machine.state(), State::Stopped);
+}
+
+#[test]
+fn a_retry_of_records_that_are_gone_reads_them_again() {
+    let mut machine = ready();
+    offer(&mut machine, 0, 10..13);
+    machine.step(at(0), Input::Tick);
+    let obstacle = Some(Obstacle::UnknownSchema { offset: 11, schema_id: 77 });
+    let partly = Applied { next_offset: 11, obstacle, ..Applied::default() };
+    machine.step(at(0), Input::Applied(Ok(partly)));
+    machine.step(at(0), Input::Lost("unknown topic".to_owned()));
+    assert_eq!(machine.step(at(1_000), Input::Tick), Some(Action::ReadPosition));
+}
+
+#[test]
 fn corrupt_events_stop_the_partition() {
     let mut machine = ready();
     offer(&mut machine, 0, 10..13);
