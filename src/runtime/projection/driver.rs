@@ -1,14 +1,17 @@
 //! The poll thread of a projection: reads, moves the machines on, and sleeps until something
 //! happens.
 
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+
 use super::group::{Key, Membership, Partitions, Shared};
 use super::position::Positions;
 use super::{Settings, Status};
-use crate::clock;
 use crate::config::Config;
 use crate::kernel::message::Record;
 use crate::kernel::stream::{AggregateName, Kind};
@@ -109,30 +112,40 @@ impl<S: Store> Driver<S> {
         let mut read: Vec<(Key, Record)> = Vec::with_capacity(READ_MAX);
         let mut told = Instant::now();
         let mut looked = Instant::now();
-        let mut outcome = Ok(());
+        let mut has_read = false;
+        let mut outcome = Ok(None);
         while !self.stop.load(Ordering::Acquire) && outcome.is_ok() {
             let may_read = shared.lock().may_read();
             if may_read {
                 outcome = self.read(member, &mut read);
             }
             let is_idle = read.is_empty();
+            has_read |= !is_idle;
             let sleep = {
                 let mut partitions = shared.lock();
                 partitions.offer(&mut read);
+                if let Ok(Some(reason)) = &outcome {
+                    partitions.lose(reason);
+                    outcome = Ok(None);
+                }
                 partitions.advance();
-                let due = partitions.deadline_us().map(|due| due - clock::now().0);
                 if told.elapsed() >= STATUS_EVERY {
                     told = Instant::now();
                     let mut status = lock(&self.status);
                     status.has_joined = partitions.has_joined;
                     status.partitions = partitions.status();
-                    status.last_error = None;
+                    // Silence proves nothing: only an answer does.
+                    match (partitions.take_look(), mem::take(&mut has_read)) {
+                        (Some(look), _) => status.last_error = look.err(),
+                        (None, true) => status.last_error = None,
+                        (None, false) => {}
+                    }
                 }
                 if looked.elapsed() >= ENDS_EVERY {
                     looked = Instant::now();
-                    partitions.look_at_ends();
+                    partitions.look();
                 }
-                due.map_or(NAP, |due| Duration::from_micros(due.max(0).unsigned_abs())).min(NAP)
+                partitions.idle_time().map_or(NAP, |time| time.min(NAP))
             };
             if is_idle && !sleep.is_zero() {
                 std::thread::park_timeout(sleep);
@@ -140,11 +153,16 @@ impl<S: Store> Driver<S> {
         }
         shared.lock().release_all();
         lock(&self.status).partitions.clear();
-        outcome
+        outcome.map(drop)
     }
 
-    /// Takes what has come, without waiting.
-    fn read(&self, member: &Membership<S>, read: &mut Vec<(Key, Record)>) -> Result<(), Error> {
+    /// Takes what has come, without waiting. A reason: some partition is not read any more.
+    fn read(
+        &self,
+        member: &Membership<S>,
+        read: &mut Vec<(Key, Record)>,
+    ) -> Result<Option<String>, Error> {
+        let mut lost = None;
         // A rebalance or a commit's answer looks like nothing, and there may be more behind it.
         let mut nothing = 0;
         while nothing < 2 && read.len() < READ_MAX {
@@ -160,12 +178,33 @@ impl<S: Store> Driver<S> {
                 }
                 tracing::debug!(group = self.group, %error, "consumer error");
                 lock(&self.status).last_error = Some(error.to_string());
+                if ends_reading(&error) {
+                    lost = Some(error.to_string());
+                    nothing += 1;
+                }
             } else if read.len() == before {
                 nothing += 1;
             }
         }
-        Ok(())
+        Ok(lost)
     }
+}
+
+/// Whether a partition stands still after this error until it is told where to read on.
+fn ends_reading(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    code.is_some_and(|code| {
+        matches!(
+            code,
+            RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::OffsetOutOfRange
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+        )
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

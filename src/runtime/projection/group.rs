@@ -11,7 +11,9 @@ use futures::FutureExt;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use super::look::{Look, Sightings};
 use super::position::Positions;
+use super::steady::Steady;
 use super::{PartitionStatus, Settings};
 use crate::clock;
 use crate::engine::projector::{Action, Failure, Input, Projector, State};
@@ -26,7 +28,7 @@ use crate::runtime::lane::SchemaLookUp;
 const APPLY_TIMEOUT: Duration = Duration::from_secs(90);
 /// The longest that giving a partition back waits for its batch in hand.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
-/// The most completions that wait: there is one a partition at most.
+/// The most completions that wait: a partition has one at most, and what a look found.
 const COMPLETIONS_MAX: usize = 8_192;
 /// How long a full buffer may stand still before its partition is paused.
 const FULL_PATIENCE_US: i64 = 1_000_000;
@@ -37,13 +39,13 @@ pub(super) type Key = (usize, i32);
 /// This process's membership.
 pub(super) type Membership<S> = Member<Shared<S>>;
 
-/// What an action came to.
-struct Completion {
-    key: Key,
+/// What an action came to, or what a look found.
+pub(super) struct Completion {
+    pub(super) key: Key,
     /// Of an earlier assignment, if it is not the partition's present one.
-    nonce: u64,
-    topic_id: Option<Uuid>,
-    input: Input,
+    pub(super) nonce: u64,
+    pub(super) topic_id: Option<Uuid>,
+    pub(super) input: Input,
 }
 
 struct Owned {
@@ -72,7 +74,8 @@ pub(super) struct Partitions<S: Store> {
     owned: HashMap<Key, Owned>,
     /// Whether the group has given this process its partitions, which may be none.
     pub(super) has_joined: bool,
-    log_ends: Arc<Mutex<HashMap<Key, i64>>>,
+    sightings: Sightings,
+    clock: Steady,
     give: Sender<Completion>,
     take: Receiver<Completion>,
 }
@@ -130,7 +133,8 @@ impl<S: Store> Partitions<S> {
             member: Weak::new(),
             owned: HashMap::new(),
             has_joined: false,
-            log_ends: Arc::default(),
+            sightings: Sightings::default(),
+            clock: Steady::start(),
             give,
             take,
         })))
@@ -199,7 +203,7 @@ impl<S: Store> Partitions<S> {
 
     /// Takes records that were read.
     pub(super) fn offer(&mut self, read: &mut Vec<(Key, Record)>) {
-        let now = clock::now();
+        let now = self.clock.now();
         for (key, record) in read.drain(..) {
             if let Some(owned) = self.owned.get_mut(&key) {
                 owned.machine.offer(now, record);
@@ -218,9 +222,20 @@ impl<S: Store> Partitions<S> {
         }
     }
 
-    /// When the next machine has something to do although nothing happens.
-    pub(super) fn deadline_us(&self) -> Option<i64> {
-        self.owned.values().filter_map(|owned| owned.machine.deadline()).map(|at| at.0).min()
+    /// How long until the next machine has something to do although nothing happens.
+    pub(super) fn idle_time(&self) -> Option<Duration> {
+        let due = self.owned.values().filter_map(|owned| owned.machine.deadline()).min()?;
+        let left = due.0.saturating_sub(self.clock.now().0);
+        Some(Duration::from_micros(left.max(0).unsigned_abs()))
+    }
+
+    /// Has every partition find out anew where it stands: the client does not say which one it
+    /// cannot read any more.
+    pub(super) fn lose(&mut self, reason: &str) {
+        let keys: Vec<Key> = self.owned.keys().copied().collect();
+        for key in keys {
+            self.step(key, Input::Lost(reason.to_owned()));
+        }
     }
 
     /// Decides whether to read on: not while a full buffer is being emptied. A partition whose
@@ -228,7 +243,7 @@ impl<S: Store> Partitions<S> {
     /// fetched), so that it delays nobody else.
     pub(super) fn may_read(&mut self) -> bool {
         let Some(member) = self.member.upgrade() else { return true };
-        let now = clock::now().0;
+        let now = self.clock.now().0;
         let mut may_read = true;
         for owned in self.owned.values_mut() {
             if !owned.machine.is_full() {
@@ -252,22 +267,24 @@ impl<S: Store> Partitions<S> {
         may_read
     }
 
-    /// Asks for the ends of the logs; the answers show in the status when they come.
-    pub(super) fn look_at_ends(&self) {
-        let places: Vec<(Key, Place)> =
-            self.owned.iter().map(|(key, owned)| (*key, owned.place())).collect();
-        let (positions, log_ends) = (Arc::clone(&self.positions), Arc::clone(&self.log_ends));
-        self.runtime.spawn_blocking(move || {
-            for (key, place) in places {
-                if let Some(end) = positions.log_end(&place) {
-                    log_ends.lock().unwrap_or_else(PoisonError::into_inner).insert(key, end);
-                }
-            }
-        });
+    /// Asks for the ends of the logs and the topics' ids; the answers show when they come.
+    pub(super) fn look(&self) {
+        let asked = self.owned.iter().map(|(key, owned)| (*key, Arc::clone(&owned.source)));
+        let look = Look {
+            positions: Arc::clone(&self.positions),
+            topics: self.topics.iter().map(|(name, _)| name.clone()).collect(),
+            asked: asked.collect(),
+            give: self.give.clone(),
+        };
+        self.sightings.begin(&self.runtime, look);
+    }
+
+    /// How the last look ended, once.
+    pub(super) fn take_look(&self) -> Option<Result<(), String>> {
+        self.sightings.take_outcome()
     }
 
     pub(super) fn status(&self) -> Vec<PartitionStatus> {
-        let ends = self.log_ends.lock().unwrap_or_else(PoisonError::into_inner);
         let now_ms = clock::now().millis();
         let mut all: Vec<_> = self
             .owned
@@ -277,7 +294,7 @@ impl<S: Store> Partitions<S> {
                 partition: owned.source.partition,
                 state: owned.machine.state(),
                 place: owned.machine.place(),
-                log_end: ends.get(key).copied(),
+                log_end: self.sightings.end(*key),
                 lag_ms: owned.machine.oldest_ms().map_or(0, |oldest| (now_ms - oldest).max(0)),
                 events: owned.events,
                 passed_over: owned.passed_over,
@@ -307,8 +324,9 @@ impl<S: Store> Partitions<S> {
     fn step(&mut self, key: Key, input: Input) {
         let mut input = Some(input);
         while let Some(next) = input.take() {
+            let now = self.clock.now();
             let Some(owned) = self.owned.get_mut(&key) else { return };
-            let action = owned.machine.step(clock::now(), next);
+            let action = owned.machine.step(now, next);
             owned.report(&self.name);
             if let Some(action) = action {
                 input = self.perform(key, action);
@@ -470,11 +488,11 @@ impl Owned {
     }
 }
 
-fn place_of(source: &Source) -> Place {
+pub(super) fn place_of(source: &Source) -> Place {
     (source.topic.clone(), source.partition)
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let cause = error.source().map(chain);
     cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }

@@ -11,7 +11,9 @@
 
 mod driver;
 mod group;
+mod look;
 mod position;
+mod steady;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

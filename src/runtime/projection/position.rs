@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use crate::config;
 use crate::engine::reset_protocol::{Committed, Position};
 use crate::kernel::projection::Held;
@@ -46,8 +48,16 @@ impl Positions {
     }
 
     /// The log's end as a reader of committed records sees it.
-    pub(super) fn log_end(&self, place: &Place) -> Option<i64> {
-        self.witness.standing(place).ok().map(|standing| standing.log_end)
+    pub(super) fn log_end(&self, place: &Place) -> Result<i64, Error> {
+        let (topic, partition) = place;
+        let action = format!("reading the end of {topic}/{partition}");
+        let standing = self.witness.standing(place).map_err(Error::call(action))?;
+        Ok(standing.log_end)
+    }
+
+    /// The topics' ids, in order.
+    pub(super) fn topic_ids(&self, topics: &[&str]) -> Result<Vec<Uuid>, Error> {
+        self.witness.topic_ids(topics)
     }
 
     /// Whether a committed record lies in `from..to`; markers and aborted ones do not count.
