@@ -78,6 +78,13 @@ fn unreadable() -> Vec<Case> {
         ),
         bad("Avro without a whole schema id", &[0, 0, 0]),
         case("an unknown schema id", [0, 0x7f, 0xff, 0xff, 0xff, 2], "UnknownSchema", None),
+        // Escaped for the eye it would be five times as long, in the message and in the details.
+        case(
+            "a type of 900 kB",
+            format!("{{\"type\":\"{}\"}}", "\u{7f}".repeat(900_000)),
+            "UnknownType",
+            Some("type"),
+        ),
         case("two megabytes", vec![b'{'; 2 * 1024 * 1024], "TooLarge", None),
     ]
 }

@@ -1,6 +1,14 @@
 //! Process managers over a bag of messages: whatever is delayed, reordered, repeated, lost or
 //! broken, money is conserved, nothing is both received and reversed, nobody has six open accounts,
 //! and everything ends.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test stops where its expectation ends, and says what it saw"
+)]
 
 mod world;
 
