@@ -25,7 +25,7 @@ use crate::engine::protocol::{Counts, Handler, Settings};
 use crate::kernel::message::Record;
 use crate::kernel::stream::AggregateName;
 use crate::log::kafka::Error;
-use crate::log::kafka::group::{Member, Place, Rebalance, Witness};
+use crate::log::kafka::group::{self, Member, Place, Rebalance, Witness};
 use crate::log::kafka::reader::ReaderPool;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
@@ -270,8 +270,8 @@ impl Poller {
                     tracing::error!(reason, "the consumer broke; joining anew");
                     break;
                 }
-                if Member::<Rebalancer>::has_lost_its_place(&error) {
-                    tracing::error!("commands that were to be read next are gone; joining anew");
+                if group::ends_reading(&error) {
+                    tracing::error!("a partition is not read on; joining anew");
                     break;
                 }
             }

@@ -395,7 +395,7 @@ impl World {
     /// What the operator's command line does: it reads the receiver's stream where nothing else
     /// helps.
     fn resumption(&self, id: &str, state: &Transfer, round: usize) -> String {
-        if round % 2 == 0 || state.parked.as_deref() != Some("Unverifiable") {
+        if round.is_multiple_of(2) || state.parked.as_deref() != Some("Unverifiable") {
             return r#"{"type":"Resume"}"#.to_owned();
         }
         let received = self.has_received(id);
@@ -403,9 +403,10 @@ impl World {
     }
 
     fn has_received(&self, transfer: &str) -> bool {
-        self.accounts.log.iter().any(
-            |(_, event)| matches!(event, Event::MoneyReceived(event) if event.transfer_id == transfer),
-        )
+        self.accounts.log.iter().any(|(_, event)| match event {
+            Event::MoneyReceived(event) => event.transfer_id == transfer,
+            _ => false,
+        })
     }
 
     fn ended(&self) -> bool {

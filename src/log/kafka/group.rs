@@ -194,18 +194,30 @@ impl<R: Rebalance> Member<R> {
             .flatten()
     }
 
-    /// Whether an error means that a partition is not read on, since what was to be read next is
-    /// not there: whoever reads must find out anew where to go on.
-    #[must_use]
-    pub fn has_lost_its_place(error: &KafkaError) -> bool {
-        error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset)
-    }
-
     /// Why this client is of no use any more, if it is not: leave, and join anew.
     #[must_use]
     pub fn is_broken(&self) -> Option<String> {
         self.consumer.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"))
     }
+}
+
+/// Whether a partition stands still after this error until it is told where to read on: what was to
+/// be read next is not there, or not ours to read.
+#[must_use]
+pub fn ends_reading(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    error.rdkafka_error_code().is_some_and(|code| {
+        matches!(
+            code,
+            Code::AutoOffsetReset
+                | Code::OffsetOutOfRange
+                | Code::UnknownTopic
+                | Code::UnknownPartition
+                | Code::UnknownTopicOrPartition
+                | Code::TopicAuthorizationFailed
+                | Code::GroupAuthorizationFailed
+        )
+    })
 }
 
 fn one(place: &Place) -> TopicPartitionList {

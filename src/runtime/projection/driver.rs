@@ -6,9 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::error::KafkaError;
-use rdkafka::types::RDKafkaErrorCode;
-
 use super::group::{Key, Membership, Partitions, Shared};
 use super::position::Positions;
 use super::{Settings, Status};
@@ -16,7 +13,7 @@ use crate::config::Config;
 use crate::kernel::message::Record;
 use crate::kernel::stream::{AggregateName, Kind};
 use crate::log::kafka::Error;
-use crate::log::kafka::group::Member;
+use crate::log::kafka::group::{Member, ends_reading};
 use crate::read_model::store::Store;
 use crate::runtime::lane::SchemaLookUp;
 
@@ -188,23 +185,6 @@ impl<S: Store> Driver<S> {
         }
         Ok(lost)
     }
-}
-
-/// Whether a partition stands still after this error until it is told where to read on.
-fn ends_reading(error: &KafkaError) -> bool {
-    let code = error.rdkafka_error_code();
-    code.is_some_and(|code| {
-        matches!(
-            code,
-            RDKafkaErrorCode::AutoOffsetReset
-                | RDKafkaErrorCode::OffsetOutOfRange
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownPartition
-                | RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::GroupAuthorizationFailed
-        )
-    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

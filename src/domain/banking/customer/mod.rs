@@ -1,7 +1,7 @@
 //! A customer: how many open accounts somebody has. At most five, whoever asks at the same time.
 //!
-//! Its id is the user's. Each account that is to be opened needs a slot of its own. Every slot id is
-//! remembered, also one that was denied or freed, so that what is sent again changes nothing.
+//! Its id is the user's. Each account that is to be opened needs a slot of its own. Every slot id
+//! is remembered, also one that was denied or freed, so that what is sent again changes nothing.
 
 #[cfg(test)]
 mod tests;
