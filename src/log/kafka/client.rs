@@ -128,6 +128,12 @@ pub fn transactional_producer(kafka: &config::Kafka, transactional_id: &str) -> 
     let mut client = producer(kafka);
     client
         .set("transactional.id", transactional_id)
+        // A turn's records are gathered and then flushed at once: without the wait, librdkafka's
+        // thread is woken for nearly every record (36 k -> 77 k commands a CPU second, with the
+        // next one and the C side on mimalloc).
+        .set("linger.ms", "5")
+        // Nobody looks at what went well, one event a record.
+        .set("delivery.report.only.error", "true")
         .set("transaction.timeout.ms", "15000")
         .set("message.timeout.ms", "15000");
     client

@@ -110,6 +110,18 @@ pub fn is_group_member<C: ClientContext>(client: &Client<C>) -> bool {
     }
 }
 
+/// Sends what a producer has gathered without waiting for its linger time, and waits until every
+/// record is acknowledged or has failed. `false`: some are not, and the time is over.
+///
+/// rdkafka's own call polls where another thread polls already, in steps of up to 100 ms.
+#[must_use]
+pub fn flush(client: *mut sys::rd_kafka_t, timeout: Duration) -> bool {
+    let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: `client` is a live producer's handle.
+    let code = unsafe { sys::rd_kafka_flush(client, millis) };
+    code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
 /// The ids of topics, in the order asked for; `None` for a topic that does not exist.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 //! | step | why so |
 //! |---|---|
 //! | offset first | avoids a fixed 20 ms retry, and blocks a new owner's `committed()` |
-//! | drain before commit | rdkafka's commit costs a flat 100 ms with messages in flight |
+//! | flush before commit | with messages in flight, rdkafka's commit costs a flat 100 ms |
 //! | a deadline on every call | an abort has blocked for 72 s after a broker's crash |
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer}
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::convert::to_owned_headers;
-use super::{Error, client};
+use super::{Error, client, ffi};
 use crate::config;
 use crate::kernel::message::Outgoing;
 
@@ -173,6 +173,10 @@ impl TransactionalProducer {
 
     fn drain(&self) -> bool {
         let deadline = Instant::now() + DRAIN_TIMEOUT;
+        if !ffi::flush(self.producer.client().native_ptr(), DRAIN_TIMEOUT) {
+            return false;
+        }
+        // What failed is still to be reported, by the producer's own thread.
         let mut yields = 0;
         while self.producer.in_flight_count() > 0 {
             if yields < DRAIN_YIELDS {
