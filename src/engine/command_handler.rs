@@ -244,7 +244,9 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         for due in self.timers.due(now, self.settings.batch_max) {
             turn.fire(&due);
         }
-        let mut batch = Vec::with_capacity(self.inbox.len().min(self.settings.batch_max));
+        let expected = self.inbox.len().min(self.settings.batch_max);
+        turn.reserve(expected);
+        let mut batch = Vec::with_capacity(expected);
         let mut bytes = 0;
         let mut needs = None;
         let mut next_offset = position.next_offset;

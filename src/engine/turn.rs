@@ -123,6 +123,13 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         }
     }
 
+    /// Makes room for that many commands at once: growing bit by bit copies everything each time.
+    pub fn reserve(&mut self, commands: usize) {
+        self.records.reserve(commands * 2 + 1);
+        self.changes.streams.reserve(commands);
+        self.changes.answers.reserve(commands);
+    }
+
     /// Ends the turn: what it changes in memory, what it writes, and what it sends on first.
     #[must_use]
     pub fn finish(mut self) -> (Changes<D>, Vec<Outgoing>, Vec<Crossing>) {

@@ -118,7 +118,7 @@ fn declarations_that_would_lose_data_are_refused_before_anything_is_asked() {
         ("    key: aggregate-id\n", "not unique"),
         ("    configs: {cleanup.policy: {value: delete, reason: cheaper}}\n", "deletes events"),
         ("    configs: {retention.ms: {value: 1000, reason: cheaper}}\n", "deletes events"),
-        ("    configs: {max.message.bytes: {value: 1000, reason: small}}\n", "1000000 at least"),
+        ("    configs: {max.message.bytes: {value: 1000, reason: small}}\n", "8000000 at least"),
         ("    partition: 3\n", "unknown field `partition`"),
     ];
     for (text, expected) in cases {

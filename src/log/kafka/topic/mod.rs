@@ -21,8 +21,8 @@ pub use plan::{Drift, Found, drift};
 
 use crate::kernel::stream::{Kind, Namespace};
 
-/// The producer's `batch.size`: a topic that takes less refuses whole batches.
-pub const BATCH_BYTES: u64 = 1_000_000;
+/// The `batch.size` of the producers: a topic that takes less refuses whole batches.
+pub const BATCH_BYTES: u64 = 8_000_000;
 
 const KINDS: [Kind; 6] =
     [Kind::Commands, Kind::Events, Kind::Snapshots, Kind::Results, Kind::DeadLetters, Kind::Timers];
@@ -344,9 +344,9 @@ mod tests {
         text: "kinds:\n  events:\n    key: aggregate-id-and-sequence\n    configs:\n      \
                cleanup.policy: {value: compact, reason: store}\n      \
                retention.ms: {value: -1, reason: store}\n      \
-               max.message.bytes: {value: 2000000, reason: batch}\n  commands:\n    \
+               max.message.bytes: {value: 9000000, reason: batch}\n  commands:\n    \
                key: aggregate-id\n    configs:\n      \
-               max.message.bytes: {value: 2000000, reason: batch}\n",
+               max.message.bytes: {value: 9000000, reason: batch}\n",
     };
 
     fn parsed(topics: &str) -> Result<Vec<Declared>, Error> {
@@ -403,8 +403,8 @@ mod tests {
             "  - name: shop.cart.events\n  - {name: shop.cart.commands, partitions: 3}\n",
             "must have the same",
         );
-        let small = "configs: { max.message.bytes: {value: 999999, reason: small} }";
-        refused(&format!("  - name: shop.cart.events\n    {small}\n"), "1000000 at least");
+        let small = "configs: { max.message.bytes: {value: 7999999, reason: small} }";
+        refused(&format!("  - name: shop.cart.events\n    {small}\n"), "8000000 at least");
         let silent = "configs: { segment.ms: {value: 1, reason: ' '} }";
         refused(&format!("  - name: shop.cart.events\n    {silent}\n"), "needs a reason");
     }
