@@ -115,10 +115,10 @@ pub fn is_group_member<C: ClientContext>(client: &Client<C>) -> bool {
 ///
 /// rdkafka's own call polls where another thread polls already, in steps of up to 100 ms.
 #[must_use]
-pub fn flush(client: *mut sys::rd_kafka_t, timeout: Duration) -> bool {
+pub fn flush<C: ClientContext>(client: &Client<C>, timeout: Duration) -> bool {
     let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: `client` is a live producer's handle.
-    let code = unsafe { sys::rd_kafka_flush(client, millis) };
+    // SAFETY: the handle lives as long as its client.
+    let code = unsafe { sys::rd_kafka_flush(client.native_ptr(), millis) };
     code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
 }
 

@@ -173,7 +173,7 @@ impl TransactionalProducer {
 
     fn drain(&self) -> bool {
         let deadline = Instant::now() + DRAIN_TIMEOUT;
-        if !ffi::flush(self.producer.client().native_ptr(), DRAIN_TIMEOUT) {
+        if !ffi::flush(self.producer.client(), DRAIN_TIMEOUT) {
             return false;
         }
         // What failed is still to be reported, by the producer's own thread.
