@@ -34,7 +34,7 @@ const QUEUED_MAX: usize = 10_000;
 const QUEUED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long the poll thread waits for a full lane before it pauses that partition.
 const FULL_PATIENCE: Duration = Duration::from_millis(500);
-const FULL_NAP: Duration = Duration::from_micros(200);
+const FULL_NAP: Duration = Duration::from_millis(1);
 const POLL: Duration = Duration::from_millis(50);
 /// How long a consumer that broke for good is left alone before a new one takes its place.
 const REJOIN_PAUSE: Duration = Duration::from_secs(1);
