@@ -101,7 +101,7 @@ pub(super) fn event_record(
     value: Vec<u8>,
 ) -> Outgoing {
     let EventPlace { sequence, at } = place;
-    let mut headers = Headers::with_capacity(512);
+    let mut headers = Headers::with_capacity(640);
     let event_id = request.stream.event_id(sequence);
     headers.push("ce_specversion", "1.0");
     headers.push("ce_id", uuid_text(event_id, &mut [0; Hyphenated::LENGTH]));

@@ -1,22 +1,26 @@
 //! Records as the loops see them: bytes with headers, in and out, detached from any client.
 
-use smallvec::SmallVec;
-
 use super::stream::Kind;
 
-/// Headers in their order, held in one buffer. Names are UTF-8, values are bytes.
+/// The bytes in front of each header: the length of its name, then that of its value.
+const HEAD_BYTES: usize = 8;
+/// The length of a value that is not there.
+const NULL: u32 = u32::MAX;
+
+/// Headers in their order, held in one buffer: a record is moved several times on its way, and is
+/// small so. Names are UTF-8, values are bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
+    /// For each header: its head, its name, its value.
     buffer: Vec<u8>,
-    /// For each header: the end of its name, the end of its value, and whether it has a value.
-    ends: SmallVec<[(u32, u32, bool); 16]>,
+    count: usize,
 }
 
 impl Headers {
-    /// Makes room for that many bytes of names and values.
+    /// Makes room for that many bytes of names and values, with what stands in front of each.
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Self {
-        Self { buffer: Vec::with_capacity(bytes), ends: SmallVec::new() }
+        Self { buffer: Vec::with_capacity(bytes), count: 0 }
     }
 
     /// Adds a header behind the others; the same name may stand several times.
@@ -26,26 +30,31 @@ impl Headers {
 
     /// Adds a header that may be null.
     pub fn push_optional(&mut self, name: &str, value: Option<&[u8]>) {
-        self.buffer.extend_from_slice(name.as_bytes());
-        let name_end = self.end();
-        self.buffer.extend_from_slice(value.unwrap_or_default());
-        self.ends.push((name_end, self.end(), value.is_some()));
-    }
-
-    fn end(&self) -> u32 {
         // Kafka's own limit on a record is far below 4 GiB.
-        u32::try_from(self.buffer.len()).unwrap_or(u32::MAX)
+        let length = |bytes: usize| u32::try_from(bytes).unwrap_or(NULL);
+        let value_length = value.map_or(NULL, |value| length(value.len()));
+        let value = value.unwrap_or_default();
+        self.buffer.reserve(HEAD_BYTES + name.len() + value.len());
+        self.buffer.extend_from_slice(&length(name.len()).to_ne_bytes());
+        self.buffer.extend_from_slice(&value_length.to_ne_bytes());
+        self.buffer.extend_from_slice(name.as_bytes());
+        self.buffer.extend_from_slice(value);
+        self.count += 1;
     }
 
     /// Every header with its value, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
-        let mut start = 0;
-        self.ends.iter().map(move |&(name_end, value_end, present)| {
-            let (name_end, value_end) = (name_end as usize, value_end as usize);
-            let name = std::str::from_utf8(&self.buffer[start..name_end]).unwrap_or_default();
-            let value = present.then(|| &self.buffer[name_end..value_end]);
-            start = value_end;
-            (name, value)
+        let mut rest = self.buffer.as_slice();
+        std::iter::from_fn(move || {
+            let (name_length, after) = rest.split_first_chunk::<4>()?;
+            let (value_length, after) = after.split_first_chunk::<4>()?;
+            let (name, after) = after.split_at_checked(u32::from_ne_bytes(*name_length) as usize)?;
+            let value_length = u32::from_ne_bytes(*value_length);
+            let present = value_length != NULL;
+            let length = if present { value_length as usize } else { 0 };
+            let (value, after) = after.split_at_checked(length)?;
+            rest = after;
+            Some((std::str::from_utf8(name).unwrap_or_default(), present.then_some(value)))
         })
     }
 
@@ -63,20 +72,20 @@ impl Headers {
 
     /// How many there are.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.ends.len()
+    pub const fn len(&self) -> usize {
+        self.count
     }
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// The bytes of all names and values together.
     #[must_use]
-    pub fn byte_count(&self) -> usize {
-        self.buffer.len()
+    pub const fn byte_count(&self) -> usize {
+        self.buffer.len() - self.count * HEAD_BYTES
     }
 }
 
@@ -144,5 +153,6 @@ mod tests {
         assert_eq!(headers.text("a"), Some("2"));
         assert_eq!(headers.get("b"), None);
         assert_eq!(headers.len(), 3);
+        assert_eq!(headers.byte_count(), 5);
     }
 }
