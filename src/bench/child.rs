@@ -26,6 +26,15 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(2);
 
+/// How many children there are: one may be in the hands of a thread that nobody waits for any more.
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether every child has ended.
+#[must_use]
+pub fn all_ended() -> bool {
+    ALIVE.load(Ordering::Acquire) == 0
+}
+
 /// What is known of a child from outside.
 #[derive(Default)]
 struct Seen {
@@ -72,6 +81,7 @@ impl Child {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(failed)?;
+        ALIVE.fetch_add(1, Ordering::AcqRel);
         let seen = Arc::new(Seen::default());
         let mut threads = Vec::new();
         if let Some(stderr) = process.stderr.take() {
@@ -179,6 +189,7 @@ impl Drop for Child {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+        ALIVE.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -43,7 +43,7 @@ pub mod visible;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -55,6 +55,9 @@ use crate::read_model::store;
 use crate::runtime;
 
 use ground::Ground;
+
+/// How long processes that were asked to stop are waited for.
+const CHILDREN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What is measured, and how much of it.
 #[derive(Clone, Debug)]
@@ -229,6 +232,11 @@ impl Bench {
     /// # Errors
     /// A service does not answer.
     pub async fn clean(&self) -> Result<(), Error> {
+        // What still runs would make again what is taken away.
+        let asked = Instant::now();
+        while !child::all_ended() && asked.elapsed() < CHILDREN_TIMEOUT {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let wants = |part| self.options.parts.contains(&part);
         // The memory is measured with all roles.
         let all = wants(Part::Handler);

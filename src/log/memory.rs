@@ -29,7 +29,6 @@ pub struct MemoryLog {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are the large one")]
 enum Slot {
     Record { record: Record, state: State },
     Marker,

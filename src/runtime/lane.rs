@@ -31,7 +31,6 @@ const STOP_CHECK: Duration = Duration::from_millis(100);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// What the polling thread tells a lane.
-#[expect(clippy::large_enum_variant, reason = "nearly all are the large one")]
 pub(super) enum ToLane {
     /// A command.
     Record(Record),
