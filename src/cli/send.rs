@@ -63,7 +63,7 @@ pub struct Arguments {
     /// What caused it
     #[arg(long, value_name = "ID")]
     causation_id: Option<String>,
-    /// Further headers; those called meta_<name> go on to the events
+    /// Further headers; those called meta_NAME go on to the events
     #[arg(long = "header", value_name = "KEY=VALUE")]
     headers: Vec<String>,
 }
