@@ -65,7 +65,9 @@ async fn a_start_needs_the_registry_only_until_the_ids_are_known() {
     let count: usize =
         compiled::subjects(&config.namespace).iter().map(|subject| subject.versions.len()).sum();
     assert_eq!(written.len(), count);
-    assert_eq!(schemas::entries(config).await.expect("read").len(), count);
+    // One schema under several subjects (every aggregate's results) has one id, and one entry.
+    let ids: std::collections::BTreeSet<u32> = written.iter().map(|(id, _)| *id).collect();
+    assert_eq!(schemas::entries(config).await.expect("read").len(), ids.len());
     assert_eq!(schemas::register(config).await.expect("again"), written);
 
     let known = schemas::load(&alone).await.expect("the registry is not needed any more");
