@@ -233,7 +233,11 @@ impl Registry {
 /// Whether it may pass by itself. The client tells so only of a part of what a server may answer.
 fn is_transient(error: &SRCError) -> bool {
     let of_server = |code: u32| (500..600).contains(&code) || (50_000..60_000).contains(&code);
-    error.retriable || raw_error(error).is_some_and(|raw| of_server(raw.error_code))
+    // A registry that has just started, and answers before it has caught up with its own journal,
+    // makes a subject that it then finds to be there. Registering is idempotent: ask again.
+    let in_doubt = |message: &str| message.contains("already exists");
+    error.retriable
+        || raw_error(error).is_some_and(|raw| of_server(raw.error_code) || in_doubt(&raw.message))
 }
 
 fn raw_error(error: &SRCError) -> Option<&RawError> {
