@@ -1,15 +1,23 @@
-//! All wiring on one screen: which aggregates a domain has, who handles them, and who projects
-//! their events into which tables.
+//! All wiring on one screen: which aggregates a domain has, who handles them, who reacts to them,
+//! and who projects their events into which tables.
 
 use std::sync::Arc;
 
 use crate::codec::banking::AccountCodec;
+use crate::codec::banking::account_opening::AccountOpeningCodec;
+use crate::codec::banking::customer::CustomerCodec;
+use crate::codec::banking::transfer::TransferCodec;
 use crate::codec::schemas::Schemas;
 use crate::config::Config;
 use crate::domain::banking::account::Account;
+use crate::domain::banking::account_opening::{AccountOpeningReactor, Opening};
+use crate::domain::banking::customer::Customer;
+use crate::domain::banking::transfer::{Transfer, TransferReactor};
 use crate::engine::command_handler::CommandHandler;
 use crate::kernel::codec::Codec;
 use crate::kernel::decider::Decider;
+use crate::kernel::reactor::Reactor;
+use crate::kernel::stream::AggregateName;
 use crate::read_model::banking::{event, postgres as rows};
 use crate::read_model::store::{clickhouse, postgres};
 use crate::runtime::handler_group::Aggregate;
@@ -19,8 +27,28 @@ use crate::runtime::projection::{Error, Projection, Settings};
 /// The domains that have command handlers, each with its aggregates.
 #[must_use]
 pub fn handlers(schemas: &Arc<Schemas>) -> Vec<(&'static str, Vec<Aggregate>)> {
-    let account = handled_by::<Account, _>(AccountCodec::new(Arc::clone(schemas)));
-    vec![("banking", vec![account])]
+    let banking = vec![
+        handled_by::<Account, _>(AccountCodec::new(Arc::clone(schemas))),
+        handled_by::<Customer, _>(CustomerCodec::new(Arc::clone(schemas))),
+        handled_by::<Transfer, _>(TransferCodec::new(Arc::clone(schemas))),
+        handled_by::<Opening, _>(AccountOpeningCodec::new(Arc::clone(schemas))),
+    ];
+    vec![("banking", banking)]
+}
+
+/// The process managers, each with the aggregates that its commands may go to.
+#[must_use]
+pub fn reactors(schemas: &Arc<Schemas>) -> Vec<(Arc<dyn Reactor>, Vec<AggregateName>)> {
+    let accounts: Arc<dyn Codec<Account>> = Arc::new(AccountCodec::new(Arc::clone(schemas)));
+    let customers: Arc<dyn Codec<Customer>> = Arc::new(CustomerCodec::new(Arc::clone(schemas)));
+    let transfers: Arc<dyn Codec<Transfer>> = Arc::new(TransferCodec::new(Arc::clone(schemas)));
+    let openings: Arc<dyn Codec<Opening>> = Arc::new(AccountOpeningCodec::new(Arc::clone(schemas)));
+    let transfer = TransferReactor::new(Arc::clone(&accounts), transfers);
+    let opening = AccountOpeningReactor::new(accounts, customers, openings);
+    vec![
+        (Arc::new(transfer), vec![Account::NAME, Transfer::NAME]),
+        (Arc::new(opening), vec![Account::NAME, Customer::NAME, Opening::NAME]),
+    ]
 }
 
 fn handled_by<D: Decider, C: Codec<D>>(codec: C) -> Aggregate {

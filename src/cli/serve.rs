@@ -23,7 +23,7 @@ const STOP_MAX: Duration = Duration::from_secs(4);
 
 /// Runs handlers, projections and HTTP until Ctrl-C or SIGTERM
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  millrace serve\n  millrace serve --only handler\n  \
+#[command(after_help = "Examples:\n  millrace serve\n  millrace serve --only handler,reactor\n  \
                         millrace serve --only postgres,clickhouse\n\n\
                         /healthz, /readyz and /metrics answer at MILLRACE_HTTP_ADDR.")]
 pub struct Arguments {
@@ -37,6 +37,8 @@ pub struct Arguments {
 pub enum Role {
     /// Handles commands.
     Handler,
+    /// Sends the process managers' commands.
+    Reactor,
     /// Projects events into Postgres.
     Postgres,
     /// Projects events into ClickHouse.
@@ -65,6 +67,7 @@ pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyho
     let mut metrics = prometheus_client::registry::Registry::default();
     let wanted = Wanted {
         handler: arguments.wants(Role::Handler),
+        reactor: arguments.wants(Role::Reactor),
         postgres: arguments.wants(Role::Postgres),
         clickhouse: arguments.wants(Role::Clickhouse),
     };

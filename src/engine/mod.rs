@@ -8,11 +8,14 @@
 
 pub mod command_handler;
 pub mod dedup;
+pub mod dispatch;
+mod hand_on;
 pub mod metadata;
 pub mod origin;
 pub mod position;
 pub mod projector;
 pub mod protocol;
+pub mod reactor;
 pub mod reply;
 pub mod reset_protocol;
 pub mod restore;

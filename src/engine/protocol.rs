@@ -1,10 +1,12 @@
 //! What a handler and its driver say to each other: settings and inputs in, actions out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ring::hmac;
 use uuid::Uuid;
 
+use super::dispatch::Targets;
 use crate::kernel::message::{Outgoing, Record};
 use crate::kernel::stream::Kind;
 use crate::kernel::time::Timestamp;
@@ -40,6 +42,8 @@ pub struct Settings {
     pub window_seconds: i64,
     /// Signs and verifies origins.
     pub key: hmac::Key,
+    /// Where commands can be handed on to.
+    pub targets: Targets,
 }
 
 /// What the driver reports.
@@ -176,8 +180,18 @@ pub struct Counts {
 /// A command for another partition, to be sent outside the transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Crossing {
-    /// The partition of the commands topic.
+    /// The commands topic, with its namespace.
+    pub topic: Arc<str>,
+    /// Its partition.
     pub partition: i32,
     /// The record.
     pub record: Outgoing,
+}
+
+impl Crossing {
+    /// Topic, partition and record.
+    #[must_use]
+    pub fn parts(&self) -> (&str, i32, &Outgoing) {
+        (&self.topic, self.partition, &self.record)
+    }
 }

@@ -68,10 +68,15 @@ impl Place {
 
 /// How a command ends.
 pub(super) enum Verdict {
-    Accepted { version: u64, event_count: u64 },
+    Accepted {
+        version: u64,
+        event_count: u64,
+    },
     Refused(Refusal),
     Failed(String),
     Repeat(CommandResult),
+    /// Somebody else decides first; there is no result yet.
+    HandedOn,
 }
 
 /// Why a command was refused, whoever found out.
@@ -180,6 +185,8 @@ pub(super) fn command_result(
             result.retryable = true;
         }
         Verdict::Repeat(repeat) => result = repeat,
+        // Nobody asks for the result of what has none.
+        Verdict::HandedOn => {}
     }
     result.message = result.message.map(shortened);
     for (_, value) in &mut result.details {

@@ -44,7 +44,8 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
             value: record.value.as_deref().map(<[u8]>::to_vec),
             headers,
         };
-        self.crossings.push(Crossing { partition, record });
+        let topic = self.settings.commands_topic.as_str().into();
+        self.crossings.push(Crossing { topic, partition, record });
     }
 
     pub(super) fn signed<'r>(&'r self, record: &'r Record, id: &'r str) -> Signed<'r> {

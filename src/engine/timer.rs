@@ -127,7 +127,7 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
         };
         let (id, name) = (&due.id, &due.name);
         match self.judge(&request, &command) {
-            Verdict::Accepted { .. } | Verdict::Repeat(_) => {}
+            Verdict::Accepted { .. } | Verdict::Repeat(_) | Verdict::HandedOn => {}
             Verdict::Refused(refusal) => {
                 tracing::warn!(%id, %name, code = refusal.code, "timer's command was refused");
             }

@@ -23,6 +23,7 @@ use super::snapshot;
 use crate::kernel::codec::{BadCommand, Codec, Decoded, Undecoded};
 use crate::kernel::decider::{Context, Decider, Rejection};
 use crate::kernel::message::{Headers, Outgoing, Record};
+use crate::kernel::result::CommandResult;
 use crate::kernel::stream::{ID_BYTES_MAX, Kind, StreamHash, is_aggregate_id, partition_of};
 use crate::kernel::time::Timestamp;
 
@@ -254,7 +255,14 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
                     }),
                     None => self.judge(&request, &decoded.command),
                 };
-                self.answer(&request, verdict);
+                if matches!(verdict, Verdict::HandedOn) {
+                    self.changes.command_count += 1;
+                    return Ok(());
+                }
+                let result = self.answer(&request, verdict);
+                if from_process_manager {
+                    self.answer_on_behalf(&request, &decoded.command, result);
+                }
             }
             Err(mut bad) => {
                 bad.aggregate_id = Some(id.to_owned());
@@ -310,7 +318,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
     }
 
     /// The answer to a command id that was answered before.
-    fn known(&self, request: &Request<'_>) -> Option<Verdict> {
+    pub(super) fn known(&self, request: &Request<'_>) -> Option<Verdict> {
         let key = request.key();
         let answer = self.changes.answers.get(&key).or_else(|| self.answers.get(key))?;
         // What could not be read then may be readable now: the same bytes are the same command.
@@ -369,7 +377,9 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
             Ok::<_, D::Rejection>((events, stream))
         }));
         match decided {
-            Ok(Ok((events, stream))) => self.accept(request, &events, stream, at),
+            Ok(Ok((events, stream))) => self
+                .hand_on(request, command, &events, &context)
+                .unwrap_or_else(|| self.accept(request, &events, stream, at)),
             Ok(Err(rejection)) => Verdict::Refused(Refusal {
                 code: rejection.code(),
                 message: rejection.message(),
@@ -446,19 +456,25 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
     }
 
     /// Writes the result, the dead letter if the command was bad, and remembers the answer.
-    fn answer(&mut self, request: &Request<'_>, verdict: Verdict) {
+    fn answer(&mut self, request: &Request<'_>, verdict: Verdict) -> CommandResult {
         self.changes.command_count += 1;
         let is_dead_letter = match &verdict {
             Verdict::Refused(refusal) => refusal.is_malformed,
             Verdict::Failed(_) => true,
-            Verdict::Accepted { .. } | Verdict::Repeat(_) => false,
+            Verdict::Accepted { .. } | Verdict::Repeat(_) | Verdict::HandedOn => false,
         };
         let version = self.stream(request.aggregate_id).map_or(0, |stream| stream.version);
         let result = command_result(self.settings, request, verdict, version, self.now);
         if is_dead_letter {
             self.records.extend(dead_letter(self.settings, request, &result, self.now));
         }
-        match result_record::<D>(self.codec, request, &result) {
+        self.tell(request, &result);
+        result
+    }
+
+    /// Writes a result and remembers it, if it is final.
+    pub(super) fn tell(&mut self, request: &Request<'_>, result: &CommandResult) {
+        match result_record::<D>(self.codec, request, result) {
             Ok(record) => self.records.push(record),
             // Its fields are plain text and numbers, so this is a bug in the codec; the command
             // itself stands.
@@ -466,7 +482,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
                 tracing::error!(command_id = %request.command_id, %error, "result not written");
             }
         }
-        if let Some(answer) = Answer::of(&result) {
+        if let Some(answer) = Answer::of(result) {
             let key = request.key();
             self.changes.answers.entry(key).or_insert(answer);
         }

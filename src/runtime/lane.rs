@@ -384,10 +384,8 @@ impl Lane {
                 None => CrossingProducer::open(&self.shared.kafka),
             }
             .and_then(|producer| {
-                let records =
-                    crossings.iter().map(|crossing| (crossing.partition, &crossing.record));
                 let give_up = || stop.load(Ordering::Acquire);
-                producer.deliver(&self.topics.commands, records, give_up)?;
+                producer.deliver(crossings.iter().map(Crossing::parts), give_up)?;
                 Ok(producer)
             });
             match outcome {

@@ -4,4 +4,5 @@ pub mod handler_group;
 pub mod lane;
 mod plan;
 pub mod projection;
+pub mod reactor_group;
 pub mod schemas;

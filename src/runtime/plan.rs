@@ -1,13 +1,14 @@
 //! What is settled before a handler group is joined: topics, their ids and partition counts, the
 //! key for origins. Whatever is not as it must be is an error here, not a surprise later.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ring::{digest, hmac};
 
 use super::handler_group::{Aggregate, MakeHandler};
 use crate::config::{CommandTime, Config};
+use crate::engine::dispatch::{Target, Targets};
 use crate::engine::protocol::Settings;
 use crate::kernel::stream::{AggregateName, Kind};
 use crate::log::kafka::Error;
@@ -63,6 +64,8 @@ impl Plan {
     ) -> Result<Self, Error> {
         let cluster_id = witness.cluster_id()?;
         let key = internal_key(config, &cluster_id);
+        let names = aggregates.iter().map(|aggregate| aggregate.name);
+        let targets = targets(config, names, witness)?;
         let mut plans = HashMap::new();
         for aggregate in aggregates {
             let topics = topic_names(config, aggregate.name);
@@ -86,6 +89,7 @@ impl Plan {
                 snapshot_every: config.handler.snapshot_every,
                 window_seconds: WINDOW_SECONDS,
                 key: key.clone(),
+                targets: targets.clone(),
             };
             let make = Arc::clone(&aggregate.make);
             plans.insert(topics.commands.clone(), AggregatePlan { make, topics, settings });
@@ -94,7 +98,22 @@ impl Plan {
     }
 }
 
-fn internal_key(config: &Config, cluster_id: &str) -> hmac::Key {
+/// Where the commands of these aggregates go.
+pub(super) fn targets(
+    config: &Config,
+    names: impl Iterator<Item = AggregateName>,
+    witness: &Witness,
+) -> Result<Targets, Error> {
+    let mut targets = BTreeMap::new();
+    for name in names {
+        let topic: Arc<str> = config.namespace.dotted(&name.topic(Kind::Commands)).into();
+        let partition_count = witness.partition_count(&topic)?;
+        targets.insert(name, Target { topic, partition_count });
+    }
+    Ok(Targets::new(targets))
+}
+
+pub(super) fn internal_key(config: &Config, cluster_id: &str) -> hmac::Key {
     match &config.internal_key {
         Some(secret) => hmac::Key::new(hmac::HMAC_SHA256, secret.0.as_bytes()),
         None => {

@@ -1,4 +1,6 @@
-//! What `/metrics` shows of handlers and projections, by partition.
+//! What `/metrics` shows of handlers, reactors and projections, by partition.
+
+use std::collections::BTreeMap;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
@@ -6,8 +8,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::engine::projector::State;
+use crate::log::kafka::group::Place;
 use crate::runtime::lane::{LaneState, LaneStatus};
-use crate::runtime::projection;
+use crate::runtime::{projection, reactor_group};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Partition {
@@ -58,6 +61,57 @@ impl HandlerFigures {
             ];
             for (family, value) in figures {
                 family.get_or_create(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reacted {
+    reactor: String,
+    topic: String,
+    partition: i32,
+}
+
+/// What the reactors show.
+pub(super) struct ReactorFigures {
+    records: Family<Reacted, Gauge>,
+    commands: Family<Reacted, Gauge>,
+    next_offset: Family<Reacted, Gauge>,
+    is_running: Family<Reacted, Gauge>,
+}
+
+impl ReactorFigures {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let mut family = |name: &str, help: &str| {
+            let family = Family::<Reacted, Gauge>::default();
+            registry.register(format!("millrace_reactor_{name}"), help, family.clone());
+            family
+        };
+        Self {
+            records: family("records", "Events and results seen since the partition was taken"),
+            commands: family("commands", "Commands sent since the partition was taken"),
+            next_offset: family("next_offset", "The next record to react to"),
+            is_running: family("running", "1 if the partition's records are being reacted to"),
+        }
+    }
+
+    pub(super) fn show(&self, reactor: &str, partitions: &BTreeMap<Place, reactor_group::Status>) {
+        for ((topic, partition), status) in partitions {
+            let label = Reacted {
+                reactor: reactor.to_owned(),
+                topic: topic.clone(),
+                partition: *partition,
+            };
+            let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+            let figures = [
+                (&self.records, number(status.counts.records)),
+                (&self.commands, number(status.counts.commands)),
+                (&self.next_offset, status.counts.next_offset),
+                (&self.is_running, i64::from(status.state == LaneState::Running)),
+            ];
+            for (family, value) in figures {
+                family.get_or_create(&label).set(value);
             }
         }
     }

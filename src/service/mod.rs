@@ -2,6 +2,7 @@
 
 mod figures;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,12 +14,14 @@ use crate::engine::projector;
 use crate::http::Health;
 use crate::http::health::Readiness;
 use crate::log::kafka;
+use crate::log::kafka::group::Place;
 use crate::read_model::store;
 use crate::runtime::handler_group::HandlerGroup;
 use crate::runtime::lane::{LaneState, LaneStatus, SchemaLookUp};
 use crate::runtime::projection::{self, Projection};
+use crate::runtime::reactor_group::{self, ReactorGroup};
 use crate::{runtime, topics, topology};
-use figures::{HandlerFigures, ProjectionFigures};
+use figures::{HandlerFigures, ProjectionFigures, ReactorFigures};
 
 /// The longest that a service waits for its components when it is dropped unfinished.
 const DROP_MAX: Duration = Duration::from_secs(3);
@@ -28,6 +31,8 @@ const DROP_MAX: Duration = Duration::from_secs(3);
 pub struct Wanted {
     /// The command handlers.
     pub handler: bool,
+    /// The process managers' reactors.
+    pub reactor: bool,
     /// The projections into Postgres.
     pub postgres: bool,
     /// The projections into ClickHouse.
@@ -46,6 +51,9 @@ pub enum Error {
     /// The handlers cannot start.
     #[error("cannot start the command handlers")]
     Handlers(#[source] kafka::Error),
+    /// A reactor cannot start.
+    #[error("cannot start reactor {0}")]
+    Reactor(String, #[source] kafka::Error),
     /// A projection cannot read its events.
     #[error("cannot start projection {0}")]
     ProjectionLog(String, #[source] kafka::Error),
@@ -71,8 +79,10 @@ impl Error {
 /// The running components.
 pub struct Service {
     handlers: Vec<(&'static str, HandlerGroup)>,
+    reactors: Vec<ReactorGroup>,
     projections: Vec<Projection>,
     handler_figures: HandlerFigures,
+    reactor_figures: ReactorFigures,
     projection_figures: ProjectionFigures,
 }
 
@@ -92,14 +102,23 @@ impl Service {
         let schemas = runtime::schemas::load(config).await.map_err(Error::Schemas)?;
         let mut service = Self {
             handlers: Vec::new(),
+            reactors: Vec::new(),
             projections: Vec::new(),
             handler_figures: HandlerFigures::register(metrics),
+            reactor_figures: ReactorFigures::register(metrics),
             projection_figures: ProjectionFigures::register(metrics),
         };
         if wanted.handler {
             service.start_handlers(config, &schemas)?;
         }
         let look_up = look_up_or_wait(config, &schemas);
+        if wanted.reactor {
+            for (reactor, reached) in topology::reactors(&schemas) {
+                let name = reactor.name().to_owned();
+                let group = ReactorGroup::start(config, reactor, &reached, Arc::clone(&look_up));
+                service.reactors.push(group.map_err(|error| Error::Reactor(name, error))?);
+            }
+        }
         if wanted.postgres {
             let failed = Error::projection("postgres.banking");
             let started = topology::postgres_banking(config, &schemas, Arc::clone(&look_up)).await;
@@ -136,6 +155,16 @@ impl Service {
             health.set(&format!("handler.{domain}"), readiness, &detail);
             self.handler_figures.show(&lanes);
         }
+        for group in &self.reactors {
+            let partitions = group.status();
+            let (readiness, detail) = if group.is_stopped() {
+                (Readiness::Failed, "its thread has ended: see the log".to_owned())
+            } else {
+                reactor_summary(&partitions, group.has_joined())
+            };
+            health.set(&format!("reactor.{}", group.name()), readiness, &detail);
+            self.reactor_figures.show(group.name(), &partitions);
+        }
         for projection in &self.projections {
             let status = projection.status();
             let (readiness, detail) = projection_summary(&status);
@@ -149,6 +178,9 @@ impl Service {
         for (_, group) in &self.handlers {
             group.request_stop();
         }
+        for group in &self.reactors {
+            group.request_stop();
+        }
         for projection in &self.projections {
             projection.request_stop();
         }
@@ -158,12 +190,16 @@ impl Service {
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.handlers.iter().all(|(_, group)| group.is_stopped())
+            && self.reactors.iter().all(ReactorGroup::is_stopped)
             && self.projections.iter().all(Projection::is_stopped)
     }
 
     /// Leaves hanging components to the end of the process.
     pub fn abandon(&mut self) {
         for (_, group) in self.handlers.drain(..) {
+            std::mem::forget(group);
+        }
+        for group in self.reactors.drain(..) {
             std::mem::forget(group);
         }
         for projection in self.projections.drain(..) {
@@ -232,6 +268,28 @@ fn summary(lanes: &[LaneStatus], has_joined: bool) -> (Readiness, String) {
     let detail = format!("{running} of {} partitions running", lanes.len());
     let ready = has_joined && running == lanes.len();
     (if ready { Readiness::Ready } else { Readiness::Starting }, detail)
+}
+
+/// A reactor in one word and one line.
+fn reactor_summary(
+    partitions: &BTreeMap<Place, reactor_group::Status>,
+    has_joined: bool,
+) -> (Readiness, String) {
+    for (state, readiness) in
+        [(LaneState::Stopped, Readiness::Failed), (LaneState::Waiting, Readiness::Waiting)]
+    {
+        let found = partitions.iter().find(|(_, status)| status.state == state);
+        if let Some(((topic, partition), status)) = found {
+            let reason = status.last_error.as_deref().unwrap_or(state.as_str());
+            return (readiness, format!("{topic} partition {partition}: {reason}"));
+        }
+    }
+    let is_running = |status: &&reactor_group::Status| status.state == LaneState::Running;
+    let running = partitions.values().filter(is_running).count();
+    let all = partitions.len();
+    let ready = has_joined && running == all;
+    let readiness = if ready { Readiness::Ready } else { Readiness::Starting };
+    (readiness, format!("{running} of {all} partitions running"))
 }
 
 /// A projection in one word and one line.

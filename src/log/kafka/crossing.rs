@@ -71,20 +71,20 @@ impl CrossingProducer {
         Ok(Self { producer, acknowledgements })
     }
 
-    /// Sends records in order and waits until every one is acknowledged.
+    /// Sends records, each to its topic and partition, in order, and waits until every one is
+    /// acknowledged.
     ///
     /// # Errors
     /// One was refused, or `give_up` said so: drop this producer, and send everything again with a
     /// new one.
     pub fn deliver<'r>(
         &self,
-        topic: &str,
-        records: impl Iterator<Item = (i32, &'r Outgoing)>,
+        records: impl Iterator<Item = (&'r str, i32, &'r Outgoing)>,
         give_up: impl Fn() -> bool,
     ) -> Result<(), Error> {
         let before = self.acknowledgements.0.acknowledged.load(Ordering::Acquire);
         let mut sent = 0;
-        for (partition, outgoing) in records {
+        for (topic, partition, outgoing) in records {
             self.send(topic, partition, outgoing, &give_up)?;
             sent += 1;
         }
@@ -93,19 +93,19 @@ impl CrossingProducer {
             if now - before == sent {
                 return Ok(());
             }
-            self.check(topic, &give_up)?;
+            self.check(&give_up)?;
             std::thread::sleep(POLL);
         }
     }
 
-    fn check(&self, topic: &str, give_up: impl Fn() -> bool) -> Result<(), Error> {
+    fn check(&self, give_up: impl Fn() -> bool) -> Result<(), Error> {
         let failed = &self.acknowledgements.0.failed;
         let failed = failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let reason = failed.or_else(|| give_up().then(|| "given up".to_owned()));
         match reason {
             Some(reason) => {
                 self.producer.purge(PurgeConfig::default().queue().inflight());
-                Err(Error::Unexpected(format!("sending on to {topic}: {reason}")))
+                Err(Error::Unexpected(format!("sending commands on: {reason}")))
             }
             None => Ok(()),
         }
@@ -131,7 +131,7 @@ impl CrossingProducer {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
-                    self.check(topic, &give_up)?;
+                    self.check(&give_up)?;
                     std::thread::sleep(POLL);
                 }
                 Err((source, _)) => {

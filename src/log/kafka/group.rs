@@ -179,6 +179,24 @@ impl<R: Rebalance> Member<R> {
         self.consumer.commit(&list, CommitMode::Sync)
     }
 
+    /// As [`Member::commit`], for several at once, and without waiting for the answer: for whoever
+    /// keeps the position elsewhere, and commits for people to see.
+    ///
+    /// # Errors
+    /// One is not ours any more.
+    pub fn commit_later<'p>(
+        &self,
+        positions: impl Iterator<Item = (&'p Place, i64, &'p str)>,
+    ) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for (place, offset, metadata) in positions {
+            let mut element = list.add_partition(&place.0, place.1);
+            element.set_offset(Offset::Offset(offset))?;
+            element.set_metadata(metadata);
+        }
+        self.consumer.commit(&list, CommitMode::Async)
+    }
+
     /// Calls `wake` when there is something to poll and was nothing before, on a thread of the
     /// client's own.
     pub fn wake_with(&mut self, wake: impl Fn() + Send + Sync + 'static) {

@@ -11,6 +11,7 @@ pub mod group;
 pub mod lag;
 pub mod load;
 pub mod partition_reader;
+pub mod positions;
 pub mod reader;
 pub mod sender;
 pub mod topic;

@@ -59,6 +59,7 @@ pub enum Phase {
 impl Decider for Opening {
     const NAME: AggregateName = NAME;
     const STATE_SCHEMA: u16 = 1;
+    const HAS_TIMERS: bool = true;
 
     type Command = Command;
     type Event = Event;

@@ -97,6 +97,7 @@ impl Default for Transfer {
 impl Decider for Transfer {
     const NAME: AggregateName = NAME;
     const STATE_SCHEMA: u16 = 1;
+    const HAS_TIMERS: bool = true;
 
     type Command = Command;
     type Event = Event;

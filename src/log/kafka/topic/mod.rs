@@ -92,6 +92,8 @@ pub enum Key {
     SagaIdAndTimerId,
     /// The registry's id of a schema.
     RegistryId,
+    /// A reactor's group, the topic it reads, and the partition.
+    GroupTopicAndPartition,
 }
 
 /// A setting of a topic, and why it is so.

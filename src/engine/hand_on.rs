@@ -1,0 +1,77 @@
+//! A client's command that somebody else has to decide first: wish -> dispatch, and, when another
+//! command has answered it, that answer -> the client's one result.
+
+use super::dedup::Answer;
+use super::metadata::Metadata;
+use super::origin::Source;
+use super::reply::{Request, Verdict};
+use super::turn::Turn;
+use crate::kernel::codec::Codec;
+use crate::kernel::decider::{Context, Decider};
+use crate::kernel::result::CommandResult;
+
+impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
+    /// Sends an accepted command on that is not ours to accept. A process manager's commands, and
+    /// what gives no event, are always ours.
+    pub(super) fn hand_on(
+        &mut self,
+        request: &Request<'_>,
+        command: &D::Command,
+        events: &[D::Event],
+        context: &Context,
+    ) -> Option<Verdict> {
+        let record = request.record?;
+        if request.from_process_manager || events.is_empty() {
+            return None;
+        }
+        let mut dispatch = D::hand_on(command, context, request.metadata.reply_to)?;
+        let command_id = request.command_id.to_string();
+        let correlation_id = request.metadata.correlation_id.unwrap_or(&command_id);
+        dispatch.correlation_id.get_or_insert_with(|| correlation_id.to_owned());
+        dispatch.causation_id.get_or_insert(command_id);
+        let source = Source {
+            group: self.settings.group.clone(),
+            topic_id: self.settings.commands_topic_id,
+            partition: self.settings.partition,
+        };
+        let cause = (&source, record.offset, 0);
+        match self.settings.targets.address(&dispatch, cause, &self.settings.key) {
+            Ok(crossing) => {
+                self.crossings.push(crossing);
+                Some(Verdict::HandedOn)
+            }
+            // Checked when the handlers are planned. Decided here it would break the rule for which
+            // somebody else is asked.
+            Err(reason) => Some(Verdict::Failed(reason)),
+        }
+    }
+
+    /// Gives the client that waits for it the answer of a process manager's command, once.
+    pub(super) fn answer_on_behalf(
+        &mut self,
+        request: &Request<'_>,
+        command: &D::Command,
+        result: CommandResult,
+    ) {
+        let Some(behalf) = D::on_behalf_of(command) else { return };
+        let client = Request {
+            record: None,
+            aggregate_id: request.aggregate_id,
+            stream: request.stream,
+            command_id: behalf.command_id,
+            content_hash: request.content_hash,
+            metadata: Metadata {
+                reply_to: behalf.reply_to.as_deref(),
+                correlation_id: request.metadata.correlation_id,
+                traceparent: request.metadata.traceparent,
+                ..Metadata::default()
+            },
+            from_process_manager: false,
+        };
+        let result = CommandResult { command_id: behalf.command_id, duplicate: false, ..result };
+        // A failure is tried again, and what was answered is answered.
+        if Answer::of(&result).is_some() && self.known(&client).is_none() {
+            self.tell(&client, &result);
+        }
+    }
+}

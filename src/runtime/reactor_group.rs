@@ -1,0 +1,685 @@
+//! A process manager's reactor in this process: one consumer, one sender, one thread.
+//!
+//! ```text
+//! consumer -> machine of the partition -> commands, acknowledged -> position, stored -> offset
+//! ```
+//!
+//! A partition that waits for a schema is paused, and the others go on. What is sent is acknowledged
+//! before the next poll, so a rebalance never meets a delivery that is under way.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use ring::hmac;
+use uuid::Uuid;
+
+use super::lane::{LaneState, SchemaLookUp};
+use super::plan::{internal_key, targets};
+use crate::clock;
+use crate::config::Config;
+use crate::engine::dispatch::Targets;
+use crate::engine::protocol::{Committed, Crossing};
+use crate::engine::reactor::{Action, Counts, Input, Reacting, Settings, Stored};
+use crate::kernel::message::Record;
+use crate::kernel::reactor::Reactor;
+use crate::kernel::stream::{AggregateName, Kind};
+use crate::kernel::time::Timestamp;
+use crate::log::kafka::crossing::CrossingProducer;
+use crate::log::kafka::group::{self, Member, Place, Rebalance, Witness};
+use crate::log::kafka::{Error, positions};
+
+/// How long the thread waits for records.
+const POLL: Duration = Duration::from_millis(50);
+/// The most records that are taken in before they are reacted to.
+const RECORDS_MAX: usize = 5_000;
+/// How long a service that does not answer is left alone.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How long a consumer that broke for good is left alone before a new one takes its place.
+const REJOIN_PAUSE: Duration = Duration::from_secs(1);
+/// How long brokers may take to acknowledge before `status` says so.
+const SLOW: Duration = Duration::from_secs(2);
+/// The longest that the last positions are waited for when partitions are given back.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
+
+/// How a reactor fares on a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// What it is doing.
+    pub state: LaneState,
+    /// What it has done.
+    pub counts: Counts,
+    /// The last thing that went wrong.
+    pub last_error: Option<String>,
+}
+
+/// A running reactor.
+pub struct ReactorGroup {
+    name: &'static str,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    board: Arc<Board>,
+}
+
+/// What others may look at.
+#[derive(Default)]
+struct Board {
+    partitions: Mutex<BTreeMap<Place, Status>>,
+    has_joined: AtomicBool,
+}
+
+impl Board {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Place, Status>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update(&self, place: &Place, change: impl FnOnce(&mut Status)) {
+        if let Some(status) = self.lock().get_mut(place) {
+            change(status);
+        }
+    }
+}
+
+impl ReactorGroup {
+    /// Joins the group and starts reacting; `reached` are the aggregates that commands go to.
+    ///
+    /// # Errors
+    /// No broker answers, or a topic is missing.
+    pub fn start(
+        config: &Config,
+        reactor: Arc<dyn Reactor>,
+        reached: &[AggregateName],
+        look_up: SchemaLookUp,
+    ) -> Result<Self, Error> {
+        let name = reactor.name();
+        let group = config.namespace.dotted(&format!("millrace.reactor.{name}"));
+        let witness = Witness::open(&config.kafka, &group)?;
+        let cluster_id = witness.cluster_id()?;
+        let inputs = reactor.inputs();
+        let topics: Vec<String> = inputs
+            .iter()
+            .map(|(aggregate, kind)| config.namespace.dotted(&aggregate.topic(*kind)))
+            .collect();
+        let ids = witness.topic_ids(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let topics: HashMap<_, _> = topics.into_iter().zip(ids.into_iter().zip(inputs)).collect();
+        let positions_topic = config.namespace.dotted(positions::TOPIC);
+        witness.partition_count(&positions_topic)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let board = Arc::new(Board::default());
+        let driver = Driver {
+            targets: targets(config, reached.iter().copied(), &witness)?,
+            key: internal_key(config, &cluster_id),
+            config: config.clone(),
+            reactor,
+            group,
+            cluster_id,
+            topics,
+            positions_topic,
+            witness,
+            look_up,
+            stop: Arc::clone(&stop),
+            board: Arc::clone(&board),
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("reactor-{name}"))
+            .spawn(move || driver.run())
+            .map_err(|error| Error::Unexpected(format!("cannot start a thread: {error}")))?;
+        Ok(Self { name, stop, thread: Some(thread), board })
+    }
+
+    /// The process manager's name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// How each partition that is ours fares.
+    #[must_use]
+    pub fn status(&self) -> BTreeMap<Place, Status> {
+        self.board.lock().clone()
+    }
+
+    /// Whether the group has given this process its partitions, which may be none.
+    #[must_use]
+    pub fn has_joined(&self) -> bool {
+        self.board.has_joined.load(Ordering::Acquire)
+    }
+
+    /// Asks it to store its position and leave the group.
+    pub fn request_stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+
+    /// Whether it has left.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for ReactorGroup {
+    fn drop(&mut self) {
+        self.request_stop();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!(reactor = self.name, "a reactor's thread broke");
+        }
+    }
+}
+
+/// What never changes while a reactor runs.
+struct Driver {
+    config: Config,
+    reactor: Arc<dyn Reactor>,
+    group: String,
+    cluster_id: String,
+    topics: HashMap<String, (Uuid, (AggregateName, Kind))>,
+    positions_topic: String,
+    witness: Witness,
+    targets: Targets,
+    key: hmac::Key,
+    look_up: SchemaLookUp,
+    stop: Arc<AtomicBool>,
+    board: Arc<Board>,
+}
+
+/// What a machine waits for.
+enum Doing {
+    /// Its standing is to be read, not before that moment.
+    Standing(Instant),
+    /// The consumer is to be moved.
+    Ready(i64),
+    Receiving(Option<Timestamp>),
+    Delivering(Vec<Crossing>),
+    Storing(Stored, String),
+    /// A thread asks the registry.
+    LookingUp(Receiver<()>),
+    Stopped,
+}
+
+struct Owned {
+    machine: Reacting,
+    doing: Doing,
+    inbox: Vec<Record>,
+}
+
+/// The partitions, shared with rebalances, which are called from the same thread's poll.
+#[derive(Clone)]
+struct Partitions {
+    owned: Arc<Mutex<HashMap<Place, Owned>>>,
+    given: Arc<Mutex<Vec<Place>>>,
+    outbox: Arc<Mutex<Outbox>>,
+    board: Arc<Board>,
+}
+
+impl Partitions {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Owned>> {
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn given(&self) -> MutexGuard<'_, Vec<Place>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores where these stand, as far as the brokers answer, and forgets them.
+    fn release(&self, places: &[Place]) -> Vec<(Place, Stored, String)> {
+        let mut owned = self.lock();
+        let gone = places.iter().filter_map(|place| {
+            self.board.lock().remove(place);
+            let (stored, metadata) = owned.remove(place)?.machine.last_words()?;
+            Some((place.clone(), stored, metadata))
+        });
+        let last: Vec<_> = gone.collect();
+        let deadline = Instant::now() + LAST_WORDS_MAX;
+        if let Err(error) = self.outbox().store(&last, || Instant::now() > deadline) {
+            tracing::warn!(%error, "positions not stored; what was sent since the last ones is \
+                sent again and dropped by those who have it");
+            return Vec::new();
+        }
+        last
+    }
+}
+
+impl Rebalance for Partitions {
+    fn assigned(&self, places: Vec<Place>) {
+        self.board.has_joined.store(true, Ordering::Release);
+        self.given().extend(places);
+    }
+
+    fn revoked(&self, places: &[Place]) {
+        self.given().retain(|place| !places.contains(place));
+        self.release(places);
+    }
+}
+
+/// Sends in order, acknowledged.
+struct Outbox {
+    kafka: crate::config::Kafka,
+    group: String,
+    positions_topic: String,
+    producer: Option<CrossingProducer>,
+}
+
+impl Outbox {
+    fn deliver<'r>(
+        &mut self,
+        records: impl Iterator<Item = (&'r str, i32, &'r crate::kernel::message::Outgoing)>,
+        give_up: impl Fn() -> bool,
+    ) -> Result<(), Error> {
+        let producer = match self.producer.take() {
+            Some(producer) => producer,
+            None => CrossingProducer::open(&self.kafka)?,
+        };
+        // After an error it is not kept: the next one sends everything again.
+        producer.deliver(records, give_up)?;
+        self.producer = Some(producer);
+        Ok(())
+    }
+
+    fn store(
+        &mut self,
+        positions: &[(Place, Stored, String)],
+        give_up: impl Fn() -> bool,
+    ) -> Result<(), Error> {
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let record = |(place, stored, _): &(Place, Stored, String)| {
+            positions::record(&self.group, place, stored.to_bytes())
+        };
+        let records: Vec<_> = positions.iter().map(record).collect();
+        let topic = self.positions_topic.clone();
+        self.deliver(
+            records.iter().map(|record| (topic.as_str(), positions::PARTITION, record)),
+            give_up,
+        )
+    }
+}
+
+/// One membership of the group.
+struct Session {
+    member: Member<Partitions>,
+    partitions: Partitions,
+}
+
+impl Driver {
+    fn run(self) {
+        while !self.is_stopping() {
+            match self.join() {
+                Ok(session) => self.work(&session),
+                Err(error) => {
+                    tracing::error!(group = %self.group, %error, "cannot join; trying again");
+                }
+            }
+            if !self.is_stopping() {
+                std::thread::sleep(REJOIN_PAUSE);
+            }
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn join(&self) -> Result<Session, Error> {
+        let partitions = Partitions {
+            owned: Arc::default(),
+            given: Arc::default(),
+            outbox: Arc::new(Mutex::new(Outbox {
+                kafka: self.config.kafka.clone(),
+                group: self.group.clone(),
+                positions_topic: self.positions_topic.clone(),
+                producer: None,
+            })),
+            board: Arc::clone(&self.board),
+        };
+        let topics: Vec<&str> = self.topics.keys().map(String::as_str).collect();
+        let member =
+            Member::join_lean(&self.config.kafka, &self.group, &topics, partitions.clone())?;
+        Ok(Session { member, partitions })
+    }
+
+    /// Reacts until it is to stop, or the client broke for good.
+    fn work(&self, session: &Session) {
+        while !self.is_stopping() {
+            self.take_over(session);
+            self.settle(session);
+            if let Err(reason) = self.poll(session) {
+                tracing::error!(group = %self.group, reason, "joining anew");
+                break;
+            }
+            self.feed(session);
+        }
+        let places: Vec<Place> = session.partitions.lock().keys().cloned().collect();
+        let last = session.partitions.release(&places);
+        for (place, stored, metadata) in &last {
+            if let Err(error) = session.member.commit(place, stored.next_offset, metadata) {
+                tracing::debug!(?place, %error, "offset not committed; the position is stored");
+            }
+        }
+    }
+
+    /// Makes the machines of partitions that were given to us.
+    fn take_over(&self, session: &Session) {
+        let given = std::mem::take(&mut *session.partitions.given());
+        for place in given {
+            let Some((topic_id, (aggregate, kind))) = self.topics.get(&place.0) else { continue };
+            let settings = Settings {
+                group: self.group.clone(),
+                cluster_id: self.cluster_id.clone(),
+                topic: place.0.clone(),
+                topic_id: *topic_id,
+                aggregate: *aggregate,
+                kind: *kind,
+                partition: place.1,
+                targets: self.targets.clone(),
+                key: self.key.clone(),
+            };
+            let machine = Reacting::new(settings, Arc::clone(&self.reactor));
+            let counts = machine.counts();
+            let status = Status { state: LaneState::Fencing, counts, last_error: None };
+            self.board.lock().insert(place.clone(), status);
+            let doing = Doing::Standing(Instant::now());
+            session.partitions.lock().insert(place, Owned { machine, doing, inbox: Vec::new() });
+        }
+    }
+
+    fn poll(&self, session: &Session) -> Result<(), String> {
+        let mut count = 0;
+        let started = Instant::now();
+        loop {
+            let wait = if count == 0 { POLL } else { Duration::ZERO };
+            let mut took = false;
+            let polled = session.member.poll(wait, |topic, partition, record| {
+                took = true;
+                let place = (topic.to_owned(), partition);
+                match session.partitions.lock().get_mut(&place) {
+                    Some(owned) if !matches!(owned.doing, Doing::Stopped) => {
+                        owned.inbox.push(record);
+                    }
+                    _ => {}
+                }
+            });
+            if let Err(error) = polled {
+                tracing::warn!(group = %self.group, %error, "consumer error");
+                if let Some(reason) = session.member.is_broken() {
+                    return Err(reason);
+                }
+                if group::ends_reading(&error) {
+                    return Err(error.to_string());
+                }
+                return Ok(());
+            }
+            count += 1;
+            if !took || count >= RECORDS_MAX || started.elapsed() > 2 * POLL {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives the machines what has arrived, or wakes them.
+    fn feed(&self, session: &Session) {
+        let now = clock::now();
+        for (place, owned) in session.partitions.lock().iter_mut() {
+            let input = match &owned.doing {
+                Doing::Receiving(_) if !owned.inbox.is_empty() => {
+                    Input::Arrived(std::mem::take(&mut owned.inbox))
+                }
+                Doing::Receiving(Some(until)) if *until <= now => Input::Woken,
+                _ => continue,
+            };
+            self.step(place, owned, input);
+        }
+    }
+
+    fn step(&self, place: &Place, owned: &mut Owned, input: Input) {
+        owned.doing = match owned.machine.step(clock::now(), input) {
+            Action::ReadStanding => Doing::Standing(Instant::now()),
+            Action::Ready { next_offset } => Doing::Ready(next_offset),
+            Action::Receive { until } => Doing::Receiving(until),
+            Action::Deliver(crossings) => Doing::Delivering(crossings),
+            Action::Store(stored, metadata) => Doing::Storing(stored, metadata),
+            Action::LookUpSchema(id) => Doing::LookingUp(self.look_up(place, id)),
+            Action::Stop(reason) => {
+                let (topic, partition) = place;
+                tracing::error!(group = %self.group, topic, partition, reason, "stopped");
+                self.board.update(place, |status| {
+                    status.state = LaneState::Stopped;
+                    status.last_error = Some(reason);
+                });
+                Doing::Stopped
+            }
+        };
+        let counts = owned.machine.counts();
+        self.board.update(place, |status| {
+            status.counts = counts;
+            if matches!(owned.doing, Doing::Receiving(_)) {
+                status.state = LaneState::Running;
+            }
+        });
+    }
+
+    /// Carries out what the machines want until each of them waits for something from outside.
+    fn settle(&self, session: &Session) {
+        loop {
+            self.start_reading(session);
+            self.look_after_schemas(session);
+            let has_sent = self.deliver(session);
+            let has_stored = self.store(session);
+            if !(has_sent || has_stored) || self.is_stopping() {
+                return;
+            }
+        }
+    }
+
+    fn start_reading(&self, session: &Session) {
+        let mut positions = None;
+        for (place, owned) in session.partitions.lock().iter_mut() {
+            if self.is_stopping() {
+                return;
+            }
+            if matches!(owned.doing, Doing::Standing(at) if at <= Instant::now()) {
+                match self.standing(place, &mut positions) {
+                    Ok(input) => self.step(place, owned, input),
+                    Err(reason) => {
+                        self.waiting(place, reason);
+                        owned.doing = Doing::Standing(Instant::now() + RETRY_PAUSE);
+                    }
+                }
+            }
+            if let Doing::Ready(next_offset) = owned.doing {
+                owned.inbox.clear();
+                match session.member.start_reading(place, next_offset) {
+                    Ok(()) => self.step(place, owned, Input::Started),
+                    Err(error) => tracing::debug!(?place, %error, "cannot seek yet"),
+                }
+            }
+        }
+    }
+
+    /// Where reactor and group stand; the positions are read once for all partitions.
+    fn standing(
+        &self,
+        place: &Place,
+        positions: &mut Option<HashMap<Place, Vec<u8>>>,
+    ) -> Result<Input, String> {
+        let found = match positions.take() {
+            Some(found) => found,
+            None => {
+                let topic = &self.positions_topic;
+                positions::read(&self.config.kafka, topic, &self.group)
+                    .map_err(|error| error.to_string())?
+            }
+        };
+        let stored = match found.get(place) {
+            None => None,
+            Some(bytes) => Some(Stored::from_bytes(bytes).ok_or_else(|| {
+                format!("{}: a position of a form that this version cannot read", place.0)
+            })?),
+        };
+        *positions = Some(found);
+        let standing = self.witness.standing(place).map_err(|error| error.to_string())?;
+        let committed = Committed {
+            offset: standing.committed,
+            log_start: standing.log_start,
+            log_end: standing.log_end,
+        };
+        Ok(Input::Standing { stored, committed })
+    }
+
+    fn waiting(&self, place: &Place, reason: String) {
+        tracing::warn!(group = %self.group, topic = place.0, partition = place.1, reason,
+            "waiting");
+        self.board.update(place, |status| {
+            status.state = LaneState::Waiting;
+            status.last_error = Some(reason);
+        });
+    }
+
+    /// Sends what the machines want sent; says whether there was anything.
+    fn deliver(&self, session: &Session) -> bool {
+        let mut owned = session.partitions.lock();
+        let mut all = Vec::new();
+        let mut places = Vec::new();
+        for (place, owned) in owned.iter_mut() {
+            if let Doing::Delivering(crossings) = &mut owned.doing {
+                all.append(crossings);
+                places.push(place.clone());
+            }
+        }
+        if places.is_empty() || !self.send(session, &places, &all) {
+            return false;
+        }
+        for place in &places {
+            if let Some(owned) = owned.get_mut(place) {
+                self.step(place, owned, Input::Delivered);
+            }
+        }
+        true
+    }
+
+    /// Sends until everything is acknowledged, or the process is to stop.
+    fn send(&self, session: &Session, places: &[Place], crossings: &[Crossing]) -> bool {
+        let mut outbox = session.partitions.outbox();
+        loop {
+            let started = Instant::now();
+            let give_up = || {
+                if started.elapsed() > SLOW {
+                    let reason = "the brokers do not acknowledge commands";
+                    for place in places {
+                        self.board.update(place, |status| {
+                            status.state = LaneState::Waiting;
+                            status.last_error = Some(reason.to_owned());
+                        });
+                    }
+                }
+                self.is_stopping()
+            };
+            match outbox.deliver(crossings.iter().map(Crossing::parts), give_up) {
+                Ok(()) => return true,
+                Err(_) if self.is_stopping() => return false,
+                Err(error) => {
+                    for place in places {
+                        self.waiting(place, error.to_string());
+                    }
+                    std::thread::sleep(RETRY_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Stores positions; says whether there was any.
+    fn store(&self, session: &Session) -> bool {
+        let mut owned = session.partitions.lock();
+        let storing: Vec<_> = owned
+            .iter()
+            .filter_map(|(place, owned)| match &owned.doing {
+                Doing::Storing(stored, metadata) => {
+                    Some((place.clone(), *stored, metadata.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        if storing.is_empty() {
+            return false;
+        }
+        if let Err(error) = session.partitions.outbox().store(&storing, || self.is_stopping()) {
+            for (place, ..) in &storing {
+                self.waiting(place, error.to_string());
+            }
+            std::thread::sleep(RETRY_PAUSE);
+            return !self.is_stopping();
+        }
+        let offsets = storing
+            .iter()
+            .map(|(place, stored, metadata)| (place, stored.next_offset, metadata.as_str()));
+        if let Err(error) = session.member.commit_later(offsets) {
+            tracing::debug!(group = %self.group, %error, "offsets not committed");
+        }
+        for (place, ..) in &storing {
+            if let Some(owned) = owned.get_mut(place) {
+                self.step(place, owned, Input::Stored);
+            }
+        }
+        true
+    }
+
+    /// Asks the registry on a thread of its own, again and again.
+    fn look_up(&self, place: &Place, id: u32) -> Receiver<()> {
+        let (done, receiver) = bounded(1);
+        let (look_up, stop) = (Arc::clone(&self.look_up), Arc::clone(&self.stop));
+        let (board, place) = (Arc::clone(&self.board), place.clone());
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Acquire) && board.lock().contains_key(&place) {
+                match look_up(id) {
+                    Ok(()) => {
+                        // Whoever has gone meanwhile does not listen.
+                        let _ = done.send(());
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::warn!(
+                            topic = place.0,
+                            partition = place.1,
+                            id,
+                            error,
+                            "waiting for a schema"
+                        );
+                        board.update(&place, |status| {
+                            status.state = LaneState::Waiting;
+                            status.last_error = Some(format!("schema {id}: {error}"));
+                        });
+                        std::thread::sleep(RETRY_PAUSE);
+                    }
+                }
+            }
+        });
+        receiver
+    }
+
+    /// Pauses the partitions that wait for a schema or have stopped, and goes on with those that
+    /// have their schema.
+    fn look_after_schemas(&self, session: &Session) {
+        for (place, owned) in session.partitions.lock().iter_mut() {
+            let outcome = match &owned.doing {
+                Doing::LookingUp(receiver) if receiver.try_recv().is_ok() => {
+                    self.step(place, owned, Input::SchemaLookedUp);
+                    session.member.resume(place)
+                }
+                Doing::LookingUp(_) | Doing::Stopped => session.member.pause(place),
+                _ => continue,
+            };
+            if let Err(error) = outcome {
+                tracing::debug!(?place, %error, "cannot pause or resume");
+            }
+        }
+    }
+}
