@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::child::Child;
 use super::figures::{mean, megabytes, per, per_second, ratio, whole};
 use super::ground::{Names, names};
-use super::load::Load;
+use super::load::{Grants, Load};
 use super::{Bench, Error, blocking, latency};
 use crate::clock;
 use crate::codec::banking::AccountCodec;
@@ -98,8 +98,9 @@ impl Bench {
     ) -> Result<(), Error> {
         self.progress.begin(what, commands);
         let topic = names(&config.namespace).commands;
-        let mut load =
-            Load::new(&self.ground.schemas, accounts, self.ground.partitions, clock::nonce())?;
+        let grants = Grants::find(config)?;
+        let (schemas, partitions) = (&self.ground.schemas, self.ground.partitions);
+        let mut load = Load::new(schemas, accounts, partitions, clock::nonce(), grants)?;
         let (kafka, stop) = (config.kafka.clone(), Arc::clone(&self.stop));
         let progress = Arc::clone(&self.progress);
         blocking(move || {

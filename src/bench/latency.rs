@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::child::Child;
 use super::figures::{Latencies, Percentiles, ratio};
 use super::ground::names;
-use super::load::{Load, place_in};
+use super::load::{Grants, Load, place_in};
 use super::{Bench, Error, blocking};
 use crate::clock;
 use crate::config;
@@ -97,12 +97,13 @@ async fn timed(bench: &Bench, child: Child, events: String) -> Result<Seen, Erro
 /// An event did not come in time.
 pub async fn open_loop(bench: &Bench, events: String) -> Result<Seen, Error> {
     let commands = names(&bench.ground.namespace("")?).commands;
-    let mut load =
-        Load::new(&bench.ground.schemas, bench.options.accounts, bench.ground.partitions, 0)?;
+    let grants = Grants::find(&bench.ground.config("")?)?;
+    let (accounts, partitions) = (bench.options.accounts, bench.ground.partitions);
+    let mut load = Load::new(&bench.ground.schemas, accounts, partitions, 0, grants)?;
     let run = clock::nonce();
     load.go_on(run);
     let kafka = bench.ground.installation.kafka.clone();
-    let (stop, partitions) = (Arc::clone(&bench.stop), bench.ground.partitions);
+    let stop = Arc::clone(&bench.stop);
     let pace = Pace::new(bench);
     let opened = kafka.clone();
     let tail = blocking(move || Ok(Tail::open(&opened, &events, partitions)?)).await?;

@@ -4,15 +4,21 @@
 
 use std::sync::Arc;
 
+use ring::hmac;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::Error;
+use super::ground::names;
 use crate::codec::schemas::Schemas;
 use crate::codec::{avro, compiled};
+use crate::config::Config;
 use crate::domain::money::Amount;
+use crate::engine::origin::{Origin, Sender, Signed, Source};
 use crate::kernel::message::Headers;
 use crate::kernel::stream::partition_of;
+use crate::log::kafka::group::Witness;
+use crate::runtime::signing::internal_key;
 
 const TYPES: [&str; 4] = ["CHECKING", "SAVINGS", "BUSINESS", "INVESTMENT"];
 const CENT: i128 = 1_000_000;
@@ -27,6 +33,10 @@ struct CreateAccount<'a> {
     account_type: &'a str,
     initial_deposit: Amount,
     currency: Option<&'a str>,
+    grant_slot_id: &'a str,
+    grant_client_command_id: &'a str,
+    grant_client_reply_to: Option<&'a str>,
+    grant_refused: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -59,6 +69,44 @@ pub struct Load {
     /// The first half of every command id; the second counts.
     run: u64,
     made: u64,
+    grants: Grants,
+}
+
+/// Openings are signed as the process manager's own, with the slot granted: what is measured is the
+/// account's handler.
+#[derive(Clone, Debug)]
+pub struct Grants {
+    /// The commands topic.
+    pub topic: String,
+    /// What signs them.
+    pub key: hmac::Key,
+}
+
+impl Grants {
+    /// The grants that a handler in that namespace believes.
+    ///
+    /// # Errors
+    /// Kafka does not answer.
+    pub fn find(config: &Config) -> Result<Self, Error> {
+        let topic = names(&config.namespace).commands;
+        let cluster_id = Witness::open(&config.kafka, "millrace.bench")?.cluster_id()?;
+        Ok(Self { topic, key: internal_key(config, &cluster_id) })
+    }
+
+    fn sign(&self, wire: &mut Wire, nth: u64) {
+        let source =
+            Source { group: "millrace.bench".to_owned(), topic_id: Uuid::nil(), partition: 0 };
+        let offset = i64::try_from(nth).unwrap_or(i64::MAX);
+        let origin = Origin { sender: Sender::ProcessManager, source, offset, index: 0 };
+        let signed = Signed {
+            topic: &self.topic,
+            key: wire.key.as_bytes(),
+            command_id: wire.headers.get("ce_id").unwrap_or_default(),
+            value: &wire.value,
+        };
+        let header = origin.to_header(signed, &self.key);
+        wire.headers.push("origin", header);
+    }
 }
 
 impl Load {
@@ -71,6 +119,7 @@ impl Load {
         accounts: usize,
         partitions: i32,
         run: u64,
+        grants: Grants,
     ) -> Result<Self, Error> {
         let form = |name: &str| {
             let record = format!("millrace.banking.account.{name}");
@@ -88,6 +137,7 @@ impl Load {
             random: 0x9e37_79b9_7f4a_7c15,
             run,
             made: 0,
+            grants,
         })
     }
 
@@ -130,14 +180,21 @@ impl Load {
     fn opening(&mut self, index: usize) -> Result<Wire, Error> {
         let user_id = format!("user-{:07}", index / 4);
         let key = key(index);
+        let client = command_id(self.run ^ 1, self.made).to_string();
         let command = CreateAccount {
             account_id: None,
             user_id: Some(&user_id),
             account_type: TYPES[index % TYPES.len()],
             initial_deposit: amount(OPENING_CENTS)?,
             currency: Some("USD"),
+            grant_slot_id: &key,
+            grant_client_command_id: &client,
+            grant_client_reply_to: None,
+            grant_refused: None,
         };
-        self.wire(0, key, &command)
+        let mut wire = self.wire(0, key.clone(), &command)?;
+        self.grants.sign(&mut wire, self.made);
+        Ok(wire)
     }
 
     fn movement(&mut self, account: usize, cents: i64, takes: bool) -> Result<Wire, Error> {

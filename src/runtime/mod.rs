@@ -6,3 +6,4 @@ mod plan;
 pub mod projection;
 pub mod reactor_group;
 pub mod schemas;
+pub mod signing;

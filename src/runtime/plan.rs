@@ -1,14 +1,12 @@
 //! What is settled before a handler group is joined: topics, their ids and partition counts, the
 //! key for origins. Whatever is not as it must be is an error here, not a surprise later.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use ring::{digest, hmac};
-
 use super::handler_group::{Aggregate, MakeHandler};
+use super::signing::{internal_key, targets};
 use crate::config::{CommandTime, Config};
-use crate::engine::dispatch::{Target, Targets};
 use crate::engine::protocol::Settings;
 use crate::kernel::stream::{AggregateName, Kind};
 use crate::log::kafka::Error;
@@ -95,36 +93,6 @@ impl Plan {
             plans.insert(topics.commands.clone(), AggregatePlan { make, topics, settings });
         }
         Ok(Self { group: group.to_owned(), aggregates: plans })
-    }
-}
-
-/// Where the commands of these aggregates go.
-pub(super) fn targets(
-    config: &Config,
-    names: impl Iterator<Item = AggregateName>,
-    witness: &Witness,
-) -> Result<Targets, Error> {
-    let mut targets = BTreeMap::new();
-    for name in names {
-        let topic: Arc<str> = config.namespace.dotted(&name.topic(Kind::Commands)).into();
-        let partition_count = witness.partition_count(&topic)?;
-        targets.insert(name, Target { topic, partition_count });
-    }
-    Ok(Targets::new(targets))
-}
-
-pub(super) fn internal_key(config: &Config, cluster_id: &str) -> hmac::Key {
-    match &config.internal_key {
-        Some(secret) => hmac::Key::new(hmac::HMAC_SHA256, secret.0.as_bytes()),
-        None => {
-            tracing::warn!(
-                "MILLRACE_INTERNAL_KEY is not set: origins are signed with a key that \
-                            anybody can derive from the cluster id; set it in production"
-            );
-            let text = format!("millrace internal key of cluster {cluster_id}");
-            let derived = digest::digest(&digest::SHA256, text.as_bytes());
-            hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
-        }
     }
 }
 

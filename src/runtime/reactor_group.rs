@@ -18,7 +18,7 @@ use ring::hmac;
 use uuid::Uuid;
 
 use super::lane::{LaneState, SchemaLookUp};
-use super::plan::{internal_key, targets};
+use super::signing::{internal_key, targets};
 use crate::clock;
 use crate::config::Config;
 use crate::engine::dispatch::Targets;
