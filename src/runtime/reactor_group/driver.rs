@@ -1,36 +1,26 @@
-//! A process manager's reactor in this process: one consumer, one sender, one thread.
-//!
-//! ```text
-//! consumer -> machine of the partition -> commands, acknowledged -> position, stored -> offset
-//! ```
-//!
-//! A partition that waits for a schema is paused, and the others go on. What is sent is acknowledged
-//! before the next poll, so a rebalance never meets a delivery that is under way.
+//! The thread of a reactor: carries out what the machines of its partitions want.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use ring::hmac;
 use uuid::Uuid;
 
-use super::lane::{LaneState, SchemaLookUp};
-use super::signing::{internal_key, targets};
+use super::partitions::{Doing, Outbox, Owned, Partitions};
+use super::{Board, Status};
 use crate::clock;
 use crate::config::Config;
 use crate::engine::dispatch::Targets;
 use crate::engine::protocol::{Committed, Crossing};
-use crate::engine::reactor::{Action, Counts, Input, Reacting, Settings, Stored};
-use crate::kernel::message::Record;
+use crate::engine::reactor::{Action, Input, Reacting, Settings, Stored};
 use crate::kernel::reactor::Reactor;
 use crate::kernel::stream::{AggregateName, Kind};
-use crate::kernel::time::Timestamp;
-use crate::log::kafka::crossing::CrossingProducer;
-use crate::log::kafka::group::{self, Member, Place, Rebalance, Witness};
+use crate::log::kafka::group::{self, Member, Place, Witness};
 use crate::log::kafka::{Error, positions};
+use crate::runtime::lane::{LaneState, SchemaLookUp};
 
 /// How long the thread waits for records.
 const POLL: Duration = Duration::from_millis(50);
@@ -42,266 +32,21 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const REJOIN_PAUSE: Duration = Duration::from_secs(1);
 /// How long brokers may take to acknowledge before `status` says so.
 const SLOW: Duration = Duration::from_secs(2);
-/// The longest that the last positions are waited for when partitions are given back.
-const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
-
-/// How a reactor fares on a partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// What it is doing.
-    pub state: LaneState,
-    /// What it has done.
-    pub counts: Counts,
-    /// The last thing that went wrong.
-    pub last_error: Option<String>,
-}
-
-/// A running reactor.
-pub struct ReactorGroup {
-    name: &'static str,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-    board: Arc<Board>,
-}
-
-/// What others may look at.
-#[derive(Default)]
-struct Board {
-    partitions: Mutex<BTreeMap<Place, Status>>,
-    has_joined: AtomicBool,
-}
-
-impl Board {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Place, Status>> {
-        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn update(&self, place: &Place, change: impl FnOnce(&mut Status)) {
-        if let Some(status) = self.lock().get_mut(place) {
-            change(status);
-        }
-    }
-}
-
-impl ReactorGroup {
-    /// Joins the group and starts reacting; `reached` are the aggregates that commands go to.
-    ///
-    /// # Errors
-    /// No broker answers, or a topic is missing.
-    pub fn start(
-        config: &Config,
-        reactor: Arc<dyn Reactor>,
-        reached: &[AggregateName],
-        look_up: SchemaLookUp,
-    ) -> Result<Self, Error> {
-        let name = reactor.name();
-        let group = config.namespace.dotted(&format!("millrace.reactor.{name}"));
-        let witness = Witness::open(&config.kafka, &group)?;
-        let cluster_id = witness.cluster_id()?;
-        let inputs = reactor.inputs();
-        let topics: Vec<String> = inputs
-            .iter()
-            .map(|(aggregate, kind)| config.namespace.dotted(&aggregate.topic(*kind)))
-            .collect();
-        let ids = witness.topic_ids(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
-        let topics: HashMap<_, _> = topics.into_iter().zip(ids.into_iter().zip(inputs)).collect();
-        let positions_topic = config.namespace.dotted(positions::TOPIC);
-        witness.partition_count(&positions_topic)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let board = Arc::new(Board::default());
-        let driver = Driver {
-            targets: targets(config, reached.iter().copied(), &witness)?,
-            key: internal_key(config, &cluster_id),
-            config: config.clone(),
-            reactor,
-            group,
-            cluster_id,
-            topics,
-            positions_topic,
-            witness,
-            look_up,
-            stop: Arc::clone(&stop),
-            board: Arc::clone(&board),
-        };
-        let thread = std::thread::Builder::new()
-            .name(format!("reactor-{name}"))
-            .spawn(move || driver.run())
-            .map_err(|error| Error::Unexpected(format!("cannot start a thread: {error}")))?;
-        Ok(Self { name, stop, thread: Some(thread), board })
-    }
-
-    /// The process manager's name.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// How each partition that is ours fares.
-    #[must_use]
-    pub fn status(&self) -> BTreeMap<Place, Status> {
-        self.board.lock().clone()
-    }
-
-    /// Whether the group has given this process its partitions, which may be none.
-    #[must_use]
-    pub fn has_joined(&self) -> bool {
-        self.board.has_joined.load(Ordering::Acquire)
-    }
-
-    /// Asks it to store its position and leave the group.
-    pub fn request_stop(&self) {
-        self.stop.store(true, Ordering::Release);
-    }
-
-    /// Whether it has left.
-    #[must_use]
-    pub fn is_stopped(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-}
-
-impl Drop for ReactorGroup {
-    fn drop(&mut self) {
-        self.request_stop();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!(reactor = self.name, "a reactor's thread broke");
-        }
-    }
-}
 
 /// What never changes while a reactor runs.
-struct Driver {
-    config: Config,
-    reactor: Arc<dyn Reactor>,
-    group: String,
-    cluster_id: String,
-    topics: HashMap<String, (Uuid, (AggregateName, Kind))>,
-    positions_topic: String,
-    witness: Witness,
-    targets: Targets,
-    key: hmac::Key,
-    look_up: SchemaLookUp,
-    stop: Arc<AtomicBool>,
-    board: Arc<Board>,
-}
-
-/// What a machine waits for.
-enum Doing {
-    /// Its standing is to be read, not before that moment.
-    Standing(Instant),
-    /// The consumer is to be moved.
-    Ready(i64),
-    Receiving(Option<Timestamp>),
-    Delivering(Vec<Crossing>),
-    Storing(Stored, String),
-    /// A thread asks the registry.
-    LookingUp(Receiver<()>),
-    Stopped,
-}
-
-struct Owned {
-    machine: Reacting,
-    doing: Doing,
-    inbox: Vec<Record>,
-}
-
-/// The partitions, shared with rebalances, which are called from the same thread's poll.
-#[derive(Clone)]
-struct Partitions {
-    owned: Arc<Mutex<HashMap<Place, Owned>>>,
-    given: Arc<Mutex<Vec<Place>>>,
-    outbox: Arc<Mutex<Outbox>>,
-    board: Arc<Board>,
-}
-
-impl Partitions {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Owned>> {
-        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn given(&self) -> MutexGuard<'_, Vec<Place>> {
-        self.given.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Stores where these stand, as far as the brokers answer, and forgets them.
-    fn release(&self, places: &[Place]) -> Vec<(Place, Stored, String)> {
-        let mut owned = self.lock();
-        let gone = places.iter().filter_map(|place| {
-            self.board.lock().remove(place);
-            let (stored, metadata) = owned.remove(place)?.machine.last_words()?;
-            Some((place.clone(), stored, metadata))
-        });
-        let last: Vec<_> = gone.collect();
-        let deadline = Instant::now() + LAST_WORDS_MAX;
-        if let Err(error) = self.outbox().store(&last, || Instant::now() > deadline) {
-            tracing::warn!(%error, "positions not stored; what was sent since the last ones is \
-                sent again and dropped by those who have it");
-            return Vec::new();
-        }
-        last
-    }
-}
-
-impl Rebalance for Partitions {
-    fn assigned(&self, places: Vec<Place>) {
-        self.board.has_joined.store(true, Ordering::Release);
-        self.given().extend(places);
-    }
-
-    fn revoked(&self, places: &[Place]) {
-        self.given().retain(|place| !places.contains(place));
-        self.release(places);
-    }
-}
-
-/// Sends in order, acknowledged.
-struct Outbox {
-    kafka: crate::config::Kafka,
-    group: String,
-    positions_topic: String,
-    producer: Option<CrossingProducer>,
-}
-
-impl Outbox {
-    fn deliver<'r>(
-        &mut self,
-        records: impl Iterator<Item = (&'r str, i32, &'r crate::kernel::message::Outgoing)>,
-        give_up: impl Fn() -> bool,
-    ) -> Result<(), Error> {
-        let producer = match self.producer.take() {
-            Some(producer) => producer,
-            None => CrossingProducer::open(&self.kafka)?,
-        };
-        // After an error it is not kept: the next one sends everything again.
-        producer.deliver(records, give_up)?;
-        self.producer = Some(producer);
-        Ok(())
-    }
-
-    fn store(
-        &mut self,
-        positions: &[(Place, Stored, String)],
-        give_up: impl Fn() -> bool,
-    ) -> Result<(), Error> {
-        if positions.is_empty() {
-            return Ok(());
-        }
-        let record = |(place, stored, _): &(Place, Stored, String)| {
-            positions::record(&self.group, place, stored.to_bytes())
-        };
-        let records: Vec<_> = positions.iter().map(record).collect();
-        let topic = self.positions_topic.clone();
-        self.deliver(
-            records.iter().map(|record| (topic.as_str(), positions::PARTITION, record)),
-            give_up,
-        )
-    }
+pub(super) struct Driver {
+    pub(super) config: Config,
+    pub(super) reactor: Arc<dyn Reactor>,
+    pub(super) group: String,
+    pub(super) cluster_id: String,
+    pub(super) topics: HashMap<String, (Uuid, (AggregateName, Kind))>,
+    pub(super) positions_topic: String,
+    pub(super) witness: Witness,
+    pub(super) targets: Targets,
+    pub(super) key: hmac::Key,
+    pub(super) look_up: SchemaLookUp,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) board: Arc<Board>,
 }
 
 /// One membership of the group.
@@ -311,7 +56,7 @@ struct Session {
 }
 
 impl Driver {
-    fn run(self) {
+    pub(super) fn run(self) {
         while !self.is_stopping() {
             match self.join() {
                 Ok(session) => self.work(&session),
@@ -401,11 +146,10 @@ impl Driver {
             let polled = session.member.poll(wait, |topic, partition, record| {
                 took = true;
                 let place = (topic.to_owned(), partition);
-                match session.partitions.lock().get_mut(&place) {
-                    Some(owned) if !matches!(owned.doing, Doing::Stopped) => {
-                        owned.inbox.push(record);
-                    }
-                    _ => {}
+                if let Some(owned) = session.partitions.lock().get_mut(&place)
+                    && !matches!(owned.doing, Doing::Stopped)
+                {
+                    owned.inbox.push(record);
                 }
             });
             if let Err(error) = polled {
@@ -434,7 +178,13 @@ impl Driver {
                     Input::Arrived(std::mem::take(&mut owned.inbox))
                 }
                 Doing::Receiving(Some(until)) if *until <= now => Input::Woken,
-                _ => continue,
+                Doing::Receiving(_)
+                | Doing::Standing(_)
+                | Doing::Ready(_)
+                | Doing::Delivering(_)
+                | Doing::Storing(..)
+                | Doing::LookingUp(_)
+                | Doing::Stopped => continue,
             };
             self.step(place, owned, input);
         }
@@ -599,15 +349,12 @@ impl Driver {
     /// Stores positions; says whether there was any.
     fn store(&self, session: &Session) -> bool {
         let mut owned = session.partitions.lock();
-        let storing: Vec<_> = owned
-            .iter()
-            .filter_map(|(place, owned)| match &owned.doing {
-                Doing::Storing(stored, metadata) => {
-                    Some((place.clone(), *stored, metadata.clone()))
-                }
-                _ => None,
-            })
-            .collect();
+        let mut storing = Vec::new();
+        for (place, owned) in owned.iter() {
+            if let Doing::Storing(stored, metadata) = &owned.doing {
+                storing.push((place.clone(), *stored, metadata.clone()));
+            }
+        }
         if storing.is_empty() {
             return false;
         }
@@ -675,7 +422,11 @@ impl Driver {
                     session.member.resume(place)
                 }
                 Doing::LookingUp(_) | Doing::Stopped => session.member.pause(place),
-                _ => continue,
+                Doing::Standing(_)
+                | Doing::Ready(_)
+                | Doing::Receiving(_)
+                | Doing::Delivering(_)
+                | Doing::Storing(..) => continue,
             };
             if let Err(error) = outcome {
                 tracing::debug!(?place, %error, "cannot pause or resume");
