@@ -60,6 +60,8 @@ impl Targets {
             ("reply_to", &dispatch.reply_to),
             ("correlation_id", &dispatch.correlation_id),
             ("causation_id", &dispatch.causation_id),
+            ("ce_time", &dispatch.time),
+            ("traceparent", &dispatch.traceparent),
         ];
         for (name, value) in optional {
             if let Some(value) = value {
@@ -100,6 +102,8 @@ mod tests {
             reply_to: Some("t-1".to_owned()),
             correlation_id: None,
             causation_id: Some("e-1".to_owned()),
+            time: Some("2026-01-01T00:00:00Z".to_owned()),
+            traceparent: None,
         }
     }
 
@@ -123,6 +127,7 @@ mod tests {
         assert_eq!(origin, Origin { sender, source, offset: 40, index: 1 });
         assert_eq!(headers.text("reply_to"), Some("t-1"));
         assert_eq!(headers.text("causation_id"), Some("e-1"));
+        assert_eq!(headers.text("ce_time"), Some("2026-01-01T00:00:00Z"));
         assert_eq!(headers.get("correlation_id"), None);
     }
 

@@ -7,7 +7,7 @@ use super::origin::Source;
 use super::reply::{Request, Verdict};
 use super::turn::Turn;
 use crate::kernel::codec::Codec;
-use crate::kernel::decider::{Context, Decider};
+use crate::kernel::decider::{Behalf, Context, Decider};
 use crate::kernel::result::CommandResult;
 
 impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
@@ -29,6 +29,8 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
         let correlation_id = request.metadata.correlation_id.unwrap_or(&command_id);
         dispatch.correlation_id.get_or_insert_with(|| correlation_id.to_owned());
         dispatch.causation_id.get_or_insert(command_id);
+        dispatch.time = request.metadata.time_text.map(str::to_owned);
+        dispatch.traceparent = request.metadata.traceparent.map(str::to_owned);
         let source = Source {
             group: self.settings.group.clone(),
             topic_id: self.settings.commands_topic_id,
@@ -50,10 +52,9 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
     pub(super) fn answer_on_behalf(
         &mut self,
         request: &Request<'_>,
-        command: &D::Command,
+        behalf: &Behalf,
         result: CommandResult,
     ) {
-        let Some(behalf) = D::on_behalf_of(command) else { return };
         let client = Request {
             record: None,
             aggregate_id: request.aggregate_id,
@@ -67,6 +68,7 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
                 ..Metadata::default()
             },
             from_process_manager: false,
+            on_behalf_of: None,
         };
         let result = CommandResult { command_id: behalf.command_id, duplicate: false, ..result };
         // A failure is tried again, and what was answered is answered.

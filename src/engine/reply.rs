@@ -46,6 +46,8 @@ pub(super) struct Request<'r> {
     pub(super) content_hash: [u8; 32],
     pub(super) metadata: Metadata<'r>,
     pub(super) from_process_manager: bool,
+    /// The client's command that this one answers too: it is what the events come from.
+    pub(super) on_behalf_of: Option<Uuid>,
 }
 
 impl Request<'_> {
@@ -312,7 +314,8 @@ pub(super) fn version_conflict(expected: u64, actual: u64) -> Verdict {
 fn push_cause(headers: &mut Headers, request: &Request<'_>) {
     let metadata = &request.metadata;
     let mut buffer = [0; Hyphenated::LENGTH];
-    let command_id = uuid_text(request.command_id, &mut buffer);
+    let command_id = request.on_behalf_of.unwrap_or(request.command_id);
+    let command_id = uuid_text(command_id, &mut buffer);
     headers.push("command_id", command_id);
     push_optional(headers, "command_time", metadata.time_text);
     headers.push("correlation_id", metadata.correlation_id.unwrap_or(command_id));
@@ -337,6 +340,15 @@ fn uuid_text(id: Uuid, buffer: &mut [u8; Hyphenated::LENGTH]) -> &str {
 
 pub(super) fn owned(details: Vec<(&'static str, String)>) -> Vec<(String, String)> {
     details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// What a broken decision is told as.
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the decision broke: {}", text.unwrap_or("unknown panic"))
 }
 
 #[cfg(test)]

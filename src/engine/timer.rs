@@ -124,6 +124,7 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
             content_hash: [0; 32],
             metadata: Metadata::default(),
             from_process_manager: true,
+            on_behalf_of: None,
         };
         let (id, name) = (&due.id, &due.name);
         match self.judge(&request, &command) {

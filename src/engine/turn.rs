@@ -17,7 +17,8 @@ use super::position::Position;
 use super::protocol::{Crossing, Settings};
 use super::reply::{
     EventPlace, FORBIDDEN, IDEMPOTENCY_CONFLICT, Place, Refusal, Request, Verdict, command_result,
-    dead_letter, event_record, malformed, owned, raw_content_hash, result_record, version_conflict,
+    dead_letter, event_record, malformed, owned, panic_text, raw_content_hash, result_record,
+    version_conflict,
 };
 use super::snapshot;
 use crate::kernel::codec::{BadCommand, Codec, Decoded, Undecoded};
@@ -239,6 +240,8 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         match decoded {
             Ok(decoded) => {
                 let (metadata, bad) = Metadata::read(&record.headers, &decoded.body);
+                let behalf =
+                    if from_process_manager { D::on_behalf_of(&decoded.command) } else { None };
                 let command_id = metadata.command_id_or(|| first_place.id());
                 let request = Request {
                     record: Some(record),
@@ -248,6 +251,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
                     content_hash: decoded.content_hash,
                     metadata,
                     from_process_manager,
+                    on_behalf_of: behalf.as_ref().map(|behalf| behalf.command_id),
                 };
                 let verdict = match bad {
                     Some(bad) => self.known(&request).unwrap_or_else(|| {
@@ -260,8 +264,8 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
                     return Ok(());
                 }
                 let result = self.answer(&request, verdict);
-                if from_process_manager {
-                    self.answer_on_behalf(&request, &decoded.command, result);
+                if let Some(behalf) = behalf {
+                    self.answer_on_behalf(&request, &behalf, result);
                 }
             }
             Err(mut bad) => {
@@ -302,6 +306,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
             content_hash,
             metadata,
             from_process_manager,
+            on_behalf_of: None,
         };
         let verdict = self
             .known(&request)
@@ -487,12 +492,4 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
             self.changes.answers.entry(key).or_insert(answer);
         }
     }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("the decision broke: {}", text.unwrap_or("unknown panic"))
 }

@@ -29,6 +29,10 @@ pub struct Dispatch {
     pub correlation_id: Option<String>,
     /// The event or command that caused it.
     pub causation_id: Option<String>,
+    /// The time that the client gave what started it all, RFC 3339.
+    pub time: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
 }
 
 /// One process manager's reactions.

@@ -37,7 +37,7 @@ fn a_command_is_answered_and_its_event_is_history() {
     let installation = Installation::new();
     expect(&installation.run(&["topics", "apply"]), DONE);
     expect(&installation.run(&["schemas", "register"]), DONE);
-    let serve = Serve::start(&installation, "handler");
+    let serve = Serve::start(&installation, "handler,reactor");
     let send = |code: i32, arguments: &[&str]| -> Value {
         let all = [&["--json", "send", "banking.account", "acc-1"], arguments].concat();
         let output = installation.run(&[&all[..], &["--wait", "30"]].concat());
@@ -145,7 +145,7 @@ fn status_shows_when_the_read_models_have_everything_and_http_shows_them() {
     assert_eq!(services.len(), 4);
     assert!(services.iter().all(|service| service["reachable"] == true), "{before}");
 
-    let serve = Serve::start(&installation, "handler,postgres,clickhouse,api");
+    let serve = Serve::start(&installation, "handler,reactor,postgres,clickhouse,api");
     let deadline = Instant::now() + Duration::from_secs(60);
     let settled = loop {
         let now = status(&installation);

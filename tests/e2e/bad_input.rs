@@ -265,7 +265,7 @@ fn check_dead_letter(
 #[test]
 fn a_forged_internal_command_is_forbidden_and_no_dead_letter() {
     let namespace = Namespace::new();
-    let serve = Serve::ready(&namespace, "handler");
+    let serve = Serve::ready(&namespace, "handler,reactor");
     let producer = Producer::new(&namespace.stack);
     let topic = namespace.topic("commands");
     let transfer_id = new_id().to_string();

@@ -248,7 +248,7 @@ fn when(event: &Event) -> String {
 #[test]
 fn avro_by_the_registrys_ids_equals_json() {
     let namespace = Namespace::new();
-    let serve = Serve::ready(&namespace, "handler");
+    let serve = Serve::ready(&namespace, "handler,reactor");
     let registry = Registry::new(&namespace);
     let topic = namespace.topic("commands");
     let avro = |name: &str, fields: &[(&str, Avro)]| {
@@ -309,7 +309,7 @@ fn any_partitioner_will_do_and_a_clients_order_survives() {
         for account in 0..ACCOUNTS {
             // Each deposit tells its place in the order; it is refused if the opening came later.
             let body = match round {
-                0 => create("carl", "CHECKING", "100"),
+                0 => create(&format!("carl-{account}"), "CHECKING", "100"),
                 _ => json!({"type": "Deposit", "amount": "1", "reference": round.to_string()}),
             };
             ids.push(new_id());
@@ -344,7 +344,7 @@ fn any_partitioner_will_do_and_a_clients_order_survives() {
 #[test]
 fn key_and_command_id_may_be_left_out() {
     let namespace = Namespace::new();
-    let serve = Serve::ready(&namespace, "handler");
+    let serve = Serve::ready(&namespace, "handler,reactor");
     let producer = Producer::new(&namespace.stack);
     let topic = namespace.topic("commands");
     let describe = namespace.kafka_tool(&["topics", "--describe", "--topic", &topic]);

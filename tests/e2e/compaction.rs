@@ -63,12 +63,12 @@ fn compaction_loses_no_event_and_changes_no_decision() {
     namespace.kafka_tool(&[&entity[..], &["--add-config", settings]].concat());
     let producer = Producer::new(&namespace.stack);
     let mut answers = Answers::new(&namespace);
-    let handler = Serve::ready(&namespace, "handler");
+    let handler = Serve::ready(&namespace, "handler,reactor");
     for part in 0..PARTS {
         let quiet = (0..QUIET).map(|n| format!("quiet-{part}-{n}"));
         let busy = (0..BUSY).filter(|_| part == 0).map(|n| format!("busy-{n}"));
         let opened: Vec<_> =
-            quiet.chain(busy).map(|id| (id, create("ida", "CHECKING", "100"))).collect();
+            quiet.chain(busy).map(|id| (id.clone(), create(&id, "CHECKING", "100"))).collect();
         done(&namespace, &producer, &mut answers, &opened);
         let paid: Vec<_> =
             (0..BUSY * DEPOSITS).map(|n| (format!("busy-{}", n % BUSY), deposit("1"))).collect();

@@ -75,7 +75,7 @@ fn send_waits_history_shows_and_status_counts() {
         let status = namespace.json(&["status"]).remove(0);
         let groups = status["groups"].as_array().cloned().unwrap_or_default();
         let behind = groups.iter().filter(|group| group["lag_events"] != 0).count();
-        if groups.len() == 3 && behind == 0 { Ok(status) } else { Err(status.to_string()) }
+        if groups.len() == 5 && behind == 0 { Ok(status) } else { Err(status.to_string()) }
     });
     let services = status["services"].as_array().unwrap();
     assert_eq!(services.len(), 4, "{status}");
@@ -83,8 +83,14 @@ fn send_waits_history_shows_and_status_counts() {
     let groups = status["groups"].as_array().unwrap().iter();
     let mut groups: Vec<_> = groups.map(|group| group["group"].as_str().unwrap()).collect();
     groups.sort_unstable();
-    let expected =
-        ["clickhouse.banking", "handler.banking", "postgres.banking"].map(|it| namespace.group(it));
+    let expected = [
+        "clickhouse.banking",
+        "handler.banking",
+        "postgres.banking",
+        "reactor.account-opening",
+        "reactor.transfer",
+    ]
+    .map(|it| namespace.group(it));
     assert_eq!(groups, expected, "{status}");
 
     let metrics = serve.get("/metrics");

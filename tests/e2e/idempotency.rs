@@ -84,7 +84,7 @@ fn the_same_id_is_the_same_command() {
 #[test]
 fn an_expected_version_is_met_or_refused() {
     let namespace = Namespace::new();
-    let serve = Serve::ready(&namespace, "handler");
+    let serve = Serve::ready(&namespace, "handler,reactor");
     let producer = Producer::new(&namespace.stack);
     let mut desk = Desk { namespace: &namespace, producer, answers: Answers::new(&namespace) };
     let opening = create("finn", "CHECKING", "100");

@@ -63,7 +63,8 @@ impl<'n> Client<'n> {
         let first = u32::from(self.by_owner);
         let mut burst = Vec::new();
         for account in (first..ACCOUNTS).step_by(2) {
-            burst.push(self.fresh(&format!("acc-{account}"), &create("jo", "SAVINGS", "2500")));
+            let opening = create(&format!("jo-{account}"), "SAVINGS", "2500");
+            burst.push(self.fresh(&format!("acc-{account}"), &opening));
         }
         self.send(&burst);
     }

@@ -29,7 +29,7 @@ fn load(rounds: usize, first: bool) -> (Vec<Uuid>, Vec<Message>) {
         for account in 0..ACCOUNTS {
             let to = format!("acc-{}", (account + 1) % ACCOUNTS);
             let body = match round % 5 {
-                0 if first && round == 0 => create("hal", "savings", "5000.00"),
+                0 if first && round == 0 => create(&format!("hal-{account}"), "savings", "5000.00"),
                 0 | 1 => deposit("12.34"),
                 2 => withdraw("1000.01"),
                 3 => transfer(&to, "7.5"),
@@ -139,7 +139,7 @@ fn a_reset_of_the_groups_ends_in_the_same_rows() {
     let namespace = Namespace::new();
     let topic = namespace.topic("commands");
     let producer = Producer::new(&namespace.stack);
-    let handler = Serve::ready(&namespace, "handler");
+    let handler = Serve::ready(&namespace, "handler,reactor");
     let projections = Serve::ready(&namespace, "postgres,clickhouse");
     let (ids, commands) = load(60, true);
     producer.send(&topic, &commands);

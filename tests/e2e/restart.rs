@@ -23,7 +23,7 @@ fn a_stop_under_load_loses_nothing_and_repeats_nothing() {
     for round in 0..100 {
         for account in 0..ACCOUNTS {
             let body = match round {
-                0 => create("gil", "CHECKING", "100.00"),
+                0 => create(&format!("gil-{account}"), "CHECKING", "100.00"),
                 _ if round % 3 == 0 => withdraw("0.50"),
                 _ => deposit("0.25"),
             };

@@ -208,6 +208,8 @@ fn command(
         reply_to: None,
         correlation_id: None,
         causation_id: None,
+        time: None,
+        traceparent: None,
     };
     Message::Command(dispatch, internal)
 }

@@ -22,6 +22,8 @@ pub(super) struct Cause<'a> {
     pub value: &'a [u8],
     event_type: &'a str,
     correlation_id: Option<&'a str>,
+    time: Option<&'a str>,
+    traceparent: Option<&'a str>,
 }
 
 impl<'a> Cause<'a> {
@@ -34,6 +36,8 @@ impl<'a> Cause<'a> {
             value: record.value.as_deref()?,
             event_type: record.headers.text("ce_type")?,
             correlation_id: record.headers.text("correlation_id"),
+            time: record.headers.text("command_time"),
+            traceparent: record.headers.text("traceparent"),
         })
     }
 
@@ -61,6 +65,8 @@ impl<'a> Cause<'a> {
             reply_to: reply_to.map(str::to_owned),
             correlation_id: self.correlation_id.map(str::to_owned),
             causation_id: Some(self.event_id.to_owned()),
+            time: self.time.map(str::to_owned),
+            traceparent: self.traceparent.map(str::to_owned),
         }
     }
 }

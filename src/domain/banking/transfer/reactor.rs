@@ -13,7 +13,7 @@ use crate::domain::money::{Amount, Currency};
 use crate::kernel::codec::{Codec, CodecError};
 use crate::kernel::message::Record;
 use crate::kernel::reactor::{Dispatch, Reactor, step_id};
-use crate::kernel::result::{CommandResult, Outcome};
+use crate::kernel::result::Outcome;
 use crate::kernel::stream::{AggregateName, Kind};
 use crate::kernel::time::Timestamp;
 
@@ -117,7 +117,9 @@ impl TransferReactor {
             body: reaction::bytes(&body),
             reply_to: None,
             correlation_id: record.headers.text("correlation_id").map(str::to_owned),
-            causation_id: Some(result_causation(&result)),
+            causation_id: Some(result.command_id.to_string()),
+            time: None,
+            traceparent: record.headers.text("traceparent").map(str::to_owned),
         }))
     }
 
@@ -242,10 +244,6 @@ fn settle(cause: &Cause<'_>, from_account_id: &str, to_account_id: &str) -> Disp
 fn reverse(cause: &Cause<'_>, from_account_id: &str, reason: &str) -> Dispatch {
     let body = json!({"type": "ReverseTransfer", "transfer_id": cause.id, "reason": reason});
     ask(cause, Step::Reverse, from_account_id, &body)
-}
-
-fn result_causation(result: &CommandResult) -> String {
-    result.command_id.to_string()
 }
 
 /// The longest start of a text that goes along.
