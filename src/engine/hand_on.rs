@@ -29,8 +29,7 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
         let correlation_id = request.metadata.correlation_id.unwrap_or(&command_id);
         dispatch.correlation_id.get_or_insert_with(|| correlation_id.to_owned());
         dispatch.causation_id.get_or_insert(command_id);
-        dispatch.time = request.metadata.time_text.map(str::to_owned);
-        dispatch.traceparent = request.metadata.traceparent.map(str::to_owned);
+        dispatch.metadata = carried(&request.metadata);
         let source = Source {
             group: self.settings.group.clone(),
             topic_id: self.settings.commands_topic_id,
@@ -76,4 +75,17 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
             self.tell(&client, &result);
         }
     }
+}
+
+/// What goes along with a command that is sent on for its client.
+fn carried(metadata: &Metadata<'_>) -> Vec<(String, String)> {
+    let named = [
+        ("ce_time", metadata.time_text),
+        ("actor", metadata.actor),
+        ("ip_address", metadata.ip_address),
+        ("traceparent", metadata.traceparent),
+    ];
+    let named = named.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let all = named.chain(metadata.free.iter().copied());
+    all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
