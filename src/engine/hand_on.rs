@@ -1,14 +1,13 @@
 //! A client's command that somebody else has to decide first: wish -> dispatch, and, when another
 //! command has answered it, that answer -> the client's one result.
 
-use super::dedup::Answer;
 use super::metadata::Metadata;
 use super::origin::Source;
-use super::reply::{Request, Verdict};
+use super::reply::{Request, Verdict, command_result};
 use super::turn::Turn;
 use crate::kernel::codec::Codec;
 use crate::kernel::decider::{Behalf, Context, Decider};
-use crate::kernel::result::CommandResult;
+use crate::kernel::result::{CommandResult, Outcome};
 
 impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
     /// Sends an accepted command on that is not ours to accept. A process manager's commands, and
@@ -47,33 +46,61 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
         }
     }
 
-    /// Gives the client that waits for it the answer of a process manager's command, once.
+    /// The command with its client's id as the cause of its events, unless that id was answered for
+    /// another command meanwhile.
+    pub(super) fn naming_its_client<'r>(
+        &self,
+        request: Request<'r>,
+        behalf: Option<&Behalf>,
+    ) -> Request<'r> {
+        let on_behalf_of = behalf.and_then(|behalf| {
+            let known = self.known(&client_of(&request, behalf));
+            let is_another = matches!(known, Some(Verdict::Refused(_)));
+            (!is_another).then_some(behalf.command_id)
+        });
+        Request { on_behalf_of, ..request }
+    }
+
+    /// Gives the client that waits for it the answer of a process manager's command, once; or says
+    /// that its id was answered for another command meanwhile.
     pub(super) fn answer_on_behalf(
         &mut self,
         request: &Request<'_>,
         behalf: &Behalf,
         result: CommandResult,
     ) {
-        let client = Request {
-            record: None,
-            aggregate_id: request.aggregate_id,
-            stream: request.stream,
-            command_id: behalf.command_id,
-            content_hash: request.content_hash,
-            metadata: Metadata {
-                reply_to: behalf.reply_to.as_deref(),
-                correlation_id: request.metadata.correlation_id,
-                traceparent: request.metadata.traceparent,
-                ..Metadata::default()
-            },
-            from_process_manager: false,
-            on_behalf_of: None,
+        let client = client_of(request, behalf);
+        let result = match self.known(&client) {
+            None => CommandResult { command_id: behalf.command_id, duplicate: false, ..result },
+            Some(Verdict::Refused(conflict)) => {
+                let verdict = Verdict::Refused(conflict);
+                command_result(self.settings, &client, verdict, result.version, self.now)
+            }
+            // What was answered is answered.
+            Some(_) => return,
         };
-        let result = CommandResult { command_id: behalf.command_id, duplicate: false, ..result };
-        // A failure is tried again, and what was answered is answered.
-        if Answer::of(&result).is_some() && self.known(&client).is_none() {
+        // A failure is tried again.
+        if result.outcome != Outcome::Failed {
             self.tell(&client, &result);
         }
+    }
+}
+
+fn client_of<'r>(request: &Request<'r>, behalf: &'r Behalf) -> Request<'r> {
+    Request {
+        record: None,
+        aggregate_id: request.aggregate_id,
+        stream: request.stream,
+        command_id: behalf.command_id,
+        content_hash: request.content_hash,
+        metadata: Metadata {
+            reply_to: behalf.reply_to.as_deref(),
+            correlation_id: request.metadata.correlation_id,
+            traceparent: request.metadata.traceparent,
+            ..Metadata::default()
+        },
+        from_process_manager: false,
+        on_behalf_of: None,
     }
 }
 

@@ -251,8 +251,9 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
                     content_hash: decoded.content_hash,
                     metadata,
                     from_process_manager,
-                    on_behalf_of: behalf.as_ref().map(|behalf| behalf.command_id),
+                    on_behalf_of: None,
                 };
+                let request = self.naming_its_client(request, behalf.as_ref());
                 let verdict = match bad {
                     Some(bad) => self.known(&request).unwrap_or_else(|| {
                         Verdict::Refused(malformed("InvalidField", Some(bad.field), bad.reason))
