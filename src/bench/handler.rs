@@ -14,6 +14,7 @@ use super::{Bench, Error, blocking, latency};
 use crate::clock;
 use crate::codec::banking::AccountCodec;
 use crate::config::Config;
+use crate::engine::reply::RESULT_OF;
 use crate::kernel::codec::Codec;
 use crate::kernel::result::{CommandResult, Outcome};
 use crate::log::kafka::group::Witness;
@@ -274,7 +275,9 @@ impl Results {
         for partition in 0..partitions {
             let mut outcome = Ok(());
             pool.read_to_end(topic, partition, None, |records| {
-                for record in records {
+                // An opening has two results: the client's, and the process manager's own.
+                let of_clients = records.iter().filter(|one| one.headers.get(RESULT_OF).is_none());
+                for record in of_clients {
                     times.push(record.timestamp_ms);
                     let Some(codec) = judge else { continue };
                     match codec.decode_result(record.value.as_deref().unwrap_or_default()) {

@@ -99,8 +99,8 @@ fn what_comes_of_a_command_is_right_in_every_field() {
     serve.terminate();
 }
 
-/// An event's fields without those that are null, which is the same as absent, and without the slot,
-/// which is the process manager's to choose.
+/// An event's fields without those that are null, which is the same as absent, and without the
+/// slot, which is the process manager's to choose.
 fn told_fields(event: &Event) -> Value {
     let mut fields = event.message.fields.clone();
     fields.as_object_mut().unwrap().retain(|name, value| !value.is_null() && name != "slot_id");

@@ -43,8 +43,8 @@ enum Action {
     },
     /// Shows one saga: where it stands, and its events with what caused each
     Show(Named),
-    /// Has a parked saga try its step again; if the step's fate is unknown, the other stream is read
-    /// to its end first and tells
+    /// Has a parked saga try its step again; if nobody knows what became of it, the other stream is
+    /// read to its end first and tells
     Resume(Named),
     /// Leaves a saga alone from now on. It reverses nothing; `resume` takes it up again
     Abandon {

@@ -4,8 +4,8 @@
 //! consumer -> machine of the partition -> commands, acknowledged -> position, stored -> offset
 //! ```
 //!
-//! A partition that waits for a schema is paused, and the others go on. What is sent is acknowledged
-//! before the next poll, so a rebalance never meets a delivery that is under way.
+//! A partition that waits for a schema is paused, and the others go on. What is sent is
+//! acknowledged before the next poll, so a rebalance never meets a delivery that is under way.
 
 mod driver;
 mod partitions;
