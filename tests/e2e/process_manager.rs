@@ -1,5 +1,5 @@
-//! Process managers: transfers and openings from end to end, a replay of reactors that emits nothing,
-//! and what only a process manager may say, signed as one would, down to the rows.
+//! Process managers: transfers and openings from end to end, a replay of reactors that emits
+//! nothing, and what only a process manager may say, signed as one would, down to the rows.
 
 use std::time::Duration;
 
@@ -250,7 +250,9 @@ fn transfers_end_the_sixth_account_loses_and_a_reset_of_reactors_emits_nothing()
     }
     let reactors = Serve::ready(&namespace, "reactor");
     let id = new_id();
-    producer.send(&topic, &[command_with_id(&name(0), id, &transfer("nobody", "4"))]);
+    let last = command_with_id(&name(0), id, &transfer("nobody", "4"));
+    let partition = Some(own_partition(name(0).as_bytes(), 2));
+    producer.send(&topic, &[Message { partition, ..last }]);
     let after = await_some("the next transfer", Duration::from_secs(30), || {
         let all = await_transfers(&namespace);
         let count = all.iter().filter(|one| one.short_name() == "TransferReversed").count();
