@@ -22,6 +22,10 @@ pub(crate) struct Verdict {
     pub(crate) refusals: u64,
     pub(crate) crashes: u64,
     pub(crate) moved: u64,
+    /// Starts with a disk that held answers.
+    pub(crate) warm_starts: u64,
+    /// How often a disk was waited for.
+    pub(crate) shelf_waits: u64,
 }
 
 impl Verdict {
@@ -31,6 +35,8 @@ impl Verdict {
         self.refusals += other.refusals;
         self.crashes += other.crashes;
         self.moved += other.moved;
+        self.warm_starts += other.warm_starts;
+        self.shelf_waits += other.shelf_waits;
     }
 }
 
@@ -44,7 +50,12 @@ fn all(world: &World, kind: Kind) -> Vec<(i32, Record)> {
 }
 
 pub(crate) fn judge(world: &World, clients: &Clients, codec: &AccountCodec) -> Verdict {
-    let mut verdict = Verdict { crashes: u64::from(world.crashes), ..Verdict::default() };
+    let mut verdict = Verdict {
+        crashes: u64::from(world.crashes),
+        warm_starts: u64::from(world.warm_starts()),
+        shelf_waits: u64::from(world.shelf_waits),
+        ..Verdict::default()
+    };
     let by_command = events_by_command(world, codec, &mut verdict);
     let results = first_results(world, codec, &mut verdict);
     for (id, sent) in &clients.sent {

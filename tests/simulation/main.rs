@@ -12,6 +12,7 @@
 )]
 
 mod clients;
+mod disks;
 mod judge;
 mod world;
 
@@ -59,4 +60,5 @@ fn every_seed_ends_exactly_once() {
     assert!(total.events >= 60 * count, "{total:?}");
     assert!(total.duplicates >= 5 * count && total.refusals >= 5 * count, "{total:?}");
     assert!(total.crashes >= count && total.moved >= 10 * count, "{total:?}");
+    assert!(total.warm_starts >= 2 * count && total.shelf_waits >= count, "{total:?}");
 }

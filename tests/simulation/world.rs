@@ -7,7 +7,7 @@ use millrace::codec::banking::AccountCodec;
 use millrace::domain::banking::account::Account;
 use millrace::engine::command_handler::CommandHandler;
 use millrace::engine::protocol::{
-    Action, Committed, Crossing, Handler, Input, Moment, Settings, Transaction,
+    Action, Committed, Crossing, From, Handler, Input, Moment, Settings, Transaction,
 };
 use millrace::kernel::message::Outgoing;
 use millrace::kernel::stream::Kind;
@@ -17,6 +17,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use ring::hmac;
 use uuid::Uuid;
+
+use super::disks::Disks;
 
 pub(crate) const PARTITIONS: i32 = 3;
 pub(crate) const COMMANDS_TOPIC_ID: Uuid = Uuid::from_u128(0xc0);
@@ -31,11 +33,22 @@ pub(crate) struct Faults {
     pub(crate) crash: u32,
     pub(crate) takeover: u32,
     pub(crate) reset: u32,
+    /// Between the commit and what the handler makes of it.
+    pub(crate) crash_at_commit: u32,
+    pub(crate) disk: u32,
 }
 
 impl Faults {
-    pub(crate) const NONE: Self =
-        Self { abort: 0, lost_acknowledgement: 0, left_open: 0, crash: 0, takeover: 0, reset: 0 };
+    pub(crate) const NONE: Self = Self {
+        abort: 0,
+        lost_acknowledgement: 0,
+        left_open: 0,
+        crash: 0,
+        takeover: 0,
+        reset: 0,
+        crash_at_commit: 0,
+        disk: 0,
+    };
     pub(crate) const MANY: Self = Self {
         abort: 12,
         lost_acknowledgement: 12,
@@ -43,6 +56,8 @@ impl Faults {
         crash: 60,
         takeover: 150,
         reset: 400,
+        crash_at_commit: 25,
+        disk: 80,
     };
 }
 
@@ -53,6 +68,8 @@ struct Lane {
     doing: Doing,
     epoch: u32,
     read_from: i64,
+    /// Which of the partition's disks is its own.
+    disk: usize,
     /// Whether the group still counts it in. One that it does not is a zombie.
     is_member: bool,
 }
@@ -67,6 +84,7 @@ enum Doing {
     Writing {
         transaction: Transaction,
         written: usize,
+        last_result: Option<i64>,
     },
     Sending {
         crossings: Vec<Crossing>,
@@ -79,6 +97,10 @@ pub(crate) struct World {
     pub(crate) rng: StdRng,
     pub(crate) faults: Faults,
     pub(crate) crashes: u32,
+    pub(crate) shelf_waits: u32,
+    disks: Vec<Disks>,
+    /// How many answers and streams a handler keeps in memory in this world.
+    in_memory: usize,
     codec: Arc<AccountCodec>,
     now: i64,
     lanes: Vec<Lane>,
@@ -93,6 +115,10 @@ impl World {
             rng: StdRng::seed_from_u64(seed),
             faults: Faults::MANY,
             crashes: 0,
+            shelf_waits: 0,
+            disks: (0..PARTITIONS).map(|_| Disks::default()).collect(),
+            // In one world of four everything fits; in the others next to nothing does.
+            in_memory: [1_000, 1, 2, 5][usize::try_from(seed % 4).unwrap_or(0)],
             codec,
             now: 1_760_000_000_000_000,
             lanes: Vec::new(),
@@ -133,6 +159,7 @@ impl World {
             commands_topic_id: COMMANDS_TOPIC_ID,
             events_topic: "banking.account.events".to_owned(),
             events_topic_id: Uuid::from_u128(0xe0),
+            results_topic_id: Uuid::from_u128(0xe1),
             partition,
             partition_count: PARTITIONS,
             batch_max: self.rng.random_range(1..20),
@@ -140,9 +167,13 @@ impl World {
             trust_command_time: false,
             snapshot_every: 5,
             window_seconds: 90_000,
+            answers_in_memory: self.in_memory,
+            streams_in_memory: self.in_memory,
             key: hmac::Key::new(hmac::HMAC_SHA256, b"simulated"),
         };
-        let mut handler = CommandHandler::new(settings, Arc::clone(&self.codec));
+        let place = usize::try_from(partition).unwrap();
+        let (disk, shelf) = self.disks[place].take(&mut self.rng);
+        let mut handler = CommandHandler::new(settings, Arc::clone(&self.codec), Box::new(shelf));
         let doing = Doing::Act(handler.start());
         self.lanes.push(Lane {
             partition,
@@ -150,6 +181,7 @@ impl World {
             doing,
             epoch: 0,
             read_from: 0,
+            disk,
             is_member: true,
         });
     }
@@ -172,6 +204,10 @@ impl World {
             self.produce(partition, &record);
         }
         let index = self.rng.random_range(0..self.lanes.len());
+        if self.one_in(self.faults.disk) {
+            let Lane { partition, disk, .. } = self.lanes[index];
+            self.disks[usize::try_from(partition).unwrap()].disturb(disk, &mut self.rng);
+        }
         if self.one_in(self.faults.crash) {
             self.crash(index);
             return;
@@ -179,7 +215,12 @@ impl World {
         let mut lane = self.lanes.swap_remove(index);
         let zombie_ends = !lane.is_member && self.one_in(30);
         if zombie_ends || !self.advance(&mut lane) {
+            let (partition, was_member) = (lane.partition, lane.is_member);
             self.bury(lane);
+            if was_member {
+                self.crashes += 1;
+                self.take_over(partition);
+            }
         } else {
             self.lanes.push(lane);
         }
@@ -188,6 +229,7 @@ impl World {
     /// Runs without faults until nobody has anything left to do.
     pub(crate) fn settle(&mut self) {
         self.faults = Faults::NONE;
+        self.disks.iter_mut().for_each(Disks::mend);
         while let Some((partition, record)) = self.late.pop_front() {
             self.produce(partition, &record);
         }
@@ -209,6 +251,10 @@ impl World {
         }
     }
 
+    pub(crate) fn warm_starts(&self) -> u32 {
+        self.disks.iter().map(|disks| disks.warm_starts).sum()
+    }
+
     fn is_idle(&self, lane: &Lane) -> bool {
         let place = (Kind::Commands, lane.partition);
         matches!(lane.doing, Doing::Act(Action::Receive { .. }))
@@ -227,6 +273,7 @@ impl World {
 
     /// What a dead owner had sent but not seen acknowledged may arrive late, or twice.
     fn bury(&mut self, lane: Lane) {
+        self.disks[usize::try_from(lane.partition).unwrap()].give_back(lane.disk);
         if let Doing::Sending { crossings, sent } = lane.doing {
             let from = sent.saturating_sub(1);
             for crossing in crossings.into_iter().skip(from) {
@@ -244,7 +291,9 @@ impl World {
         match doing {
             Doing::Act(action) => self.act(lane, action),
             Doing::Restoring { kind, from } => self.restore(lane, kind, from),
-            Doing::Writing { transaction, written } => self.write(lane, transaction, written),
+            Doing::Writing { transaction, written, last_result } => {
+                self.write(lane, transaction, written, last_result)
+            }
             Doing::Sending { crossings, sent } => self.send(lane, crossings, sent),
         }
     }
@@ -278,9 +327,19 @@ impl World {
                     true
                 }
             },
-            Action::Restore { kind, .. } => {
-                lane.doing = Doing::Restoring { kind, from: 0 };
+            Action::Restore { kind, from } => {
+                let place = (kind, lane.partition);
+                let from = match from {
+                    From::Start | From::Moment(_) => 0,
+                    From::Offset(offset) if offset < self.log.end_of(place) => offset,
+                    From::Offset(_) => return self.answer(lane, Input::RestoreEnd),
+                };
+                lane.doing = Doing::Restoring { kind, from };
                 true
+            }
+            Action::Wait { .. } => {
+                self.shelf_waits += 1;
+                self.answer(lane, Input::Woken)
             }
             Action::Ready { next_offset } => {
                 lane.read_from = next_offset;
@@ -341,7 +400,7 @@ impl World {
         let offset =
             self.log.send_offset((&id, lane.epoch), lane.partition, *next_offset, metadata);
         assert_eq!(offset, Ok(()), "it was just begun");
-        lane.doing = Doing::Writing { transaction, written: 0 };
+        lane.doing = Doing::Writing { transaction, written: 0, last_result: None };
         true
     }
 
@@ -356,7 +415,13 @@ impl World {
         self.answer(lane, Input::TransactionUnknown(refused.to_string()))
     }
 
-    fn write(&mut self, lane: &mut Lane, transaction: Transaction, written: usize) -> bool {
+    fn write(
+        &mut self,
+        lane: &mut Lane,
+        transaction: Transaction,
+        written: usize,
+        mut last_result: Option<i64>,
+    ) -> bool {
         let id = Self::id(lane.partition);
         let some = self.rng.random_range(1..10);
         let at = self.now().millis();
@@ -364,10 +429,13 @@ impl World {
             if let Err(refused) = self.log.send((&id, lane.epoch), lane.partition, record, at) {
                 return self.refused(lane, refused);
             }
+            if record.kind == Kind::Results {
+                last_result = Some(self.log.end_of((Kind::Results, lane.partition)) - 1);
+            }
         }
         let written = written + some;
         if written < transaction.records.len() {
-            lane.doing = Doing::Writing { transaction, written };
+            lane.doing = Doing::Writing { transaction, written, last_result };
             return true;
         }
         if self.one_in(self.faults.abort) {
@@ -381,7 +449,12 @@ impl World {
             Ok(()) if self.one_in(self.faults.lost_acknowledgement) => {
                 self.answer(lane, Input::TransactionUnknown("no answer, but done".to_owned()))
             }
-            Ok(()) => self.answer(lane, Input::TransactionCommitted),
+            Ok(()) if self.one_in(self.faults.crash_at_commit) => false,
+            Ok(()) => {
+                // Now and then the brokers do not say.
+                let last_result = last_result.filter(|_| !self.one_in(10));
+                self.answer(lane, Input::TransactionCommitted { last_result })
+            }
         }
     }
 
