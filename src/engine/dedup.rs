@@ -207,7 +207,7 @@ mod tests {
             let answer = Answer::of(&result(outcome)).unwrap();
             let bytes = answer.to_bytes().unwrap();
             assert_eq!(Answer::from_bytes(&bytes), Some(answer));
-            assert_eq!(Answer::from_bytes(&bytes[1..]), None);
+            assert_eq!(Answer::from_bytes(&bytes[..bytes.len() - 1]), None);
             assert_eq!(Answer::from_bytes(&[&bytes[..], &[0]].concat()), None);
         }
         let key = |id| CommandKey::new(StreamHash(5), Uuid::from_u128(id), false).to_bytes();

@@ -27,6 +27,7 @@ pub enum Drawer {
 pub struct Batch(pub Vec<(Drawer, Vec<u8>, Vec<u8>)>);
 
 /// Why a shelf could not do as it was told.
+#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ShelfError {
     /// It will do so once somebody has acted; what stands on it still stands.
@@ -74,6 +75,7 @@ type Entries = BTreeMap<(Drawer, Vec<u8>), Vec<u8>>;
 
 /// A shelf in memory, for the simulator and for tests: its clones hold the same entries, so that
 /// they outlive the handler as a disk would.
+#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
 #[derive(Clone, Debug, Default)]
 pub struct MemoryShelf {
     entries: Arc<Mutex<Entries>>,

@@ -197,3 +197,84 @@ impl<S: Clone> Streams<S> {
         Ok(going.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::banking::account::Account;
+    use crate::engine::shelf::MemoryShelf;
+    use crate::kernel::stream::StreamHash;
+    use crate::kernel::time::Timestamp;
+
+    type State = <Account as Decider>::State;
+
+    fn stream(id: &str, version: u64) -> Stream<State> {
+        let hash = StreamHash::new(Account::NAME, id);
+        Stream { state: State::default(), version, last_time: Timestamp(1), hash }
+    }
+
+    fn change(streams: &mut Streams<State>, id: &str, version: u64) {
+        let changed = [(Arc::from(id), stream(id, version))].into_iter().collect();
+        streams.extend(changed, u64::from(version == 1));
+    }
+
+    #[test]
+    fn while_all_fit_the_shelf_is_not_touched() {
+        let (mut streams, mut shelf) = (Streams::new(10), MemoryShelf::default());
+        (0..10).for_each(|number| change(&mut streams, &format!("s{number}"), 1));
+        streams.relieve::<Account>(&mut shelf).unwrap();
+        assert!(shelf.is_empty());
+        assert!(!streams.may_be_far("elsewhere"));
+        assert_eq!(streams.len(), (10, 10));
+    }
+
+    #[test]
+    fn those_that_were_not_changed_for_longest_go_and_come_back_as_they_were() {
+        let (mut streams, mut shelf) = (Streams::new(10), MemoryShelf::default());
+        for number in 0..50 {
+            change(&mut streams, &format!("s{number}"), 1);
+            // One that is busy all the time.
+            change(&mut streams, "busy", number + 1);
+            streams.relieve::<Account>(&mut shelf).unwrap();
+            assert!(streams.len().1 <= 10);
+        }
+        assert_eq!(streams.len().0, 51);
+        assert!(streams.get("busy").is_some(), "it stays at hand");
+        for number in 0..50 {
+            let id = format!("s{number}");
+            let near = streams.get(&id).cloned();
+            let found = near.or_else(|| fetch::<Account>(&id, &shelf).unwrap());
+            assert_eq!(found, Some(stream(&id, 1)));
+        }
+        assert!(streams.may_be_far("nobody"));
+        assert_eq!(fetch::<Account>("nobody", &shelf).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_changed_again_counts_and_not_what_was_put_away_before() {
+        let (mut streams, mut shelf) = (Streams::new(2), MemoryShelf::default());
+        for version in 1..=20 {
+            for id in ["a", "b", "c", "d"] {
+                change(&mut streams, id, version);
+                streams.relieve::<Account>(&mut shelf).unwrap();
+            }
+        }
+        for id in ["a", "b", "c", "d"] {
+            let found = streams.restore_mut::<Account>(id, &shelf).unwrap().unwrap();
+            assert_eq!(found.version, 20, "{id}");
+        }
+        assert_eq!(streams.len().0, 4);
+    }
+
+    #[test]
+    fn a_shelf_that_is_away_keeps_every_stream_in_memory() {
+        let (mut streams, mut shelf) = (Streams::new(2), MemoryShelf::default());
+        (0..9).for_each(|number| change(&mut streams, &format!("s{number}"), 1));
+        shelf.set_trouble(Some(ShelfError::Away("disk full".to_owned())));
+        assert!(streams.relieve::<Account>(&mut shelf).is_err());
+        assert_eq!(streams.len(), (9, 9));
+        shelf.set_trouble(None);
+        streams.relieve::<Account>(&mut shelf).unwrap();
+        assert_eq!(streams.len(), (9, 2));
+    }
+}

@@ -16,9 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::lane::{
-    FromLane, Lane, LaneState, LaneStatus, Membership, SchemaLookUp, Shared, ToLane,
-};
+use super::lane::{FromLane, Lane, Membership, SchemaLookUp, Shared, ToLane};
+use super::lane_status::{LaneState, LaneStatus};
 use super::plan::{AggregatePlan, Plan};
 use crate::config::Config;
 use crate::engine::protocol::{Counts, Handler, Settings};

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::lane_status::{LaneState, LaneStatus};
 use super::plan::TopicNames;
 use crate::clock;
 use crate::config;
 use crate::engine::protocol::{
-    Action, Committed, Counts, Crossing, From, Handler, Input, Moment, Transaction,
+    Action, Committed, Crossing, From, Handler, Input, Moment, Transaction,
 };
 use crate::kernel::message::{Outgoing, Record};
 use crate::kernel::stream::Kind;
@@ -65,52 +66,6 @@ pub(super) struct Shared {
     pub(super) look_up: SchemaLookUp,
     pub(super) state_dir: Arc<Path>,
     pub(super) to_poller: Sender<FromLane>,
-}
-
-/// How a partition fares.
-#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LaneStatus {
-    /// The commands topic.
-    pub topic: String,
-    /// The partition.
-    pub partition: i32,
-    /// What it is doing.
-    pub state: LaneState,
-    /// What it has done.
-    pub counts: Counts,
-    /// The last thing that went wrong.
-    pub last_error: Option<String>,
-}
-
-/// What a lane is doing.
-#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LaneState {
-    /// Fencing off older owners.
-    Fencing,
-    /// Reading state back from the log.
-    Restoring,
-    /// Handling commands.
-    Running,
-    /// Waiting for a service that does not answer.
-    Waiting,
-    /// Stopped for good: somebody must act.
-    Stopped,
-}
-
-impl LaneState {
-    /// The word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Fencing => "fencing",
-            Self::Restoring => "restoring",
-            Self::Running => "running",
-            Self::Waiting => "waiting",
-            Self::Stopped => "stopped",
-        }
-    }
 }
 
 /// One partition's thread.

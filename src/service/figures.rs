@@ -6,7 +6,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::engine::projector::State;
-use crate::runtime::lane::{LaneState, LaneStatus};
+use crate::runtime::lane_status::{LaneState, LaneStatus};
 use crate::runtime::projection;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

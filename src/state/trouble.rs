@@ -26,17 +26,18 @@ pub(super) enum Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            // Files that are gone or cut off do not come back by waiting.
-            ErrorKind::NotFound | ErrorKind::UnexpectedEof | ErrorKind::InvalidData => {
-                Self::Damaged(error.to_string())
-            }
-            _ => Self::Io(error),
+        // Files that are gone or cut off do not come back by waiting.
+        let lost = [ErrorKind::NotFound, ErrorKind::UnexpectedEof, ErrorKind::InvalidData];
+        if lost.contains(&error.kind()) {
+            Self::Damaged(error.to_string())
+        } else {
+            Self::Io(error)
         }
     }
 }
 
 impl From<Error> for Failure {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else it is, it is damage")]
     fn from(error: Error) -> Self {
         match error {
             Error::Io(error) | Error::Storage(LsmError::Io(error)) => error.into(),
@@ -53,14 +54,14 @@ impl Failure {
         let place = format!("state directory {}", directory.display());
         match self {
             Self::Io(error) => {
-                let advice = match error.kind() {
-                    ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                        "free some space there, work resumes by itself"
-                    }
-                    ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-                        "make it writable, or set MILLRACE_HANDLER_STATE_DIR to one that is"
-                    }
-                    _ => "work resumes by itself once it can be written",
+                let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
+                let closed = [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem];
+                let advice = if full.contains(&error.kind()) {
+                    "free some space there, work resumes by itself"
+                } else if closed.contains(&error.kind()) {
+                    "make it writable, or set MILLRACE_HANDLER_STATE_DIR to one that is"
+                } else {
+                    "work resumes by itself once it can be written"
                 };
                 ShelfError::Away(format!("{place}: {error}; {advice}"))
             }

@@ -14,16 +14,11 @@ struct Disk {
 }
 
 /// The disks of one partition.
+#[derive(Default)]
 pub(crate) struct Disks {
     disks: Vec<Disk>,
-    /// Answers that were found on a disk at a start, and starts with a disk that holds something.
+    /// Starts with a disk that holds answers.
     pub(crate) warm_starts: u32,
-}
-
-impl Default for Disks {
-    fn default() -> Self {
-        Self { disks: Vec::new(), warm_starts: 0 }
-    }
 }
 
 impl Disks {

@@ -143,3 +143,6 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,7 +43,6 @@ const PROBE_BYTES: usize = 4 * 1024 * 1024;
 const FAILURES_MAX: u32 = 5;
 
 /// A shelf on disk.
-#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
 pub struct DiskShelf {
     /// The partition's directory.
     directory: PathBuf,
@@ -260,17 +259,17 @@ impl DiskShelf {
             self.place(drawer).borrow_mut().store = None;
             self.failures += 1;
         }
-        let failure = match failure {
-            Failure::Poisoned => match probe(&directory) {
-                Err(cause) => cause,
-                Ok(()) if self.failures > FAILURES_MAX => {
-                    Failure::Damaged("it fails again and again".to_owned())
-                }
-                Ok(()) => Failure::Poisoned,
-            },
-            other => other,
+        if !matches!(failure, Failure::Poisoned) {
+            return failure.told(&directory);
+        }
+        let cause = match probe(&directory) {
+            Err(cause) => cause,
+            Ok(()) if self.failures > FAILURES_MAX => {
+                Failure::Damaged("it fails again and again".to_owned())
+            }
+            Ok(()) => Failure::Poisoned,
         };
-        failure.told(&directory)
+        cause.told(&directory)
     }
 }
 
@@ -336,3 +335,6 @@ fn probe(directory: &Path) -> Result<(), Failure> {
     let removed = fs::remove_file(&path);
     Ok(written.and(removed)?)
 }
+
+#[cfg(test)]
+mod tests;
