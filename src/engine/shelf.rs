@@ -5,7 +5,7 @@
 //!
 //! | trouble | what the handler does |
 //! |---|---|
-//! | away (disk full, no permission) | waits and tries again; nothing is lost, the rest is in memory |
+//! | away (disk full, no permission) | waits and tries again; all is in memory still |
 //! | damaged | throws everything on it away and reads the log again |
 
 use std::collections::BTreeMap;

@@ -14,6 +14,7 @@
 mod clients;
 mod disks;
 mod judge;
+mod lives;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

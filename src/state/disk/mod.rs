@@ -8,8 +8,8 @@
 //!
 //! A process takes the first slot that no other one holds, so that an owner that does not know yet
 //! that it is out never shares files with its successor. Nothing is created before there is
-//! something to write. A batch has reached the system when `write` returns: it outlives the process;
-//! after a power cut the answers may lack their end, with the index that says so.
+//! something to write. A batch has reached the system when `write` returns: it outlives the
+//! process; after a power cut the answers may lack their end, with the index that says so.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

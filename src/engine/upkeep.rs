@@ -143,6 +143,3 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,21 +1,21 @@
 //! A handler and its shelf from life to life, with a driver that is a few lines.
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "what this driver does not know is a failure, whatever it is"
-)]
 
 use std::sync::Arc;
 
 use ring::hmac;
 use uuid::Uuid;
 
-use super::*;
-use crate::codec::banking::AccountCodec;
-use crate::codec::schemas::Schemas;
-use crate::domain::banking::account::Account;
-use crate::engine::protocol::{Committed, Handler, Input, Settings, Transaction};
-use crate::engine::shelf::MemoryShelf;
-use crate::kernel::message::{Headers, Outgoing, Record};
+use millrace::codec::banking::AccountCodec;
+use millrace::codec::schemas::Schemas;
+use millrace::domain::banking::account::Account;
+use millrace::engine::command_handler::CommandHandler;
+use millrace::engine::protocol::{
+    Action, Committed, From, Handler, Input, Moment, Settings, Transaction,
+};
+use millrace::engine::shelf::{MemoryShelf, ShelfError};
+use millrace::kernel::message::{Headers, Outgoing, Record};
+use millrace::kernel::stream::Kind;
+use millrace::kernel::time::Timestamp;
 
 const NOW: Timestamp = Timestamp(1_760_000_000_000_000);
 
