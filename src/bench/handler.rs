@@ -20,7 +20,7 @@ use crate::kernel::result::{CommandResult, Outcome};
 use crate::log::kafka::group::Witness;
 use crate::log::kafka::load::Feed;
 use crate::log::kafka::partition_reader::{PartitionReader, Start};
-use crate::log::kafka::reader::ReaderPool;
+use crate::log::kafka::reader::{Begin, ReaderPool};
 
 /// Commands that are handled before anything is measured: the patterns of the raw passage.
 const WARM_COMMANDS: usize = 60_000;
@@ -274,7 +274,7 @@ impl Results {
         let (mut times, mut rejected) = (Vec::new(), 0);
         for partition in 0..partitions {
             let mut outcome = Ok(());
-            pool.read_to_end(topic, partition, None, |records| {
+            pool.read_to_end(topic, partition, Begin::Oldest, |records| {
                 // An opening has two results: the client's, and the process manager's own.
                 let of_clients = records.iter().filter(|one| one.headers.get(RESULT_OF).is_none());
                 for record in of_clients {

@@ -49,7 +49,7 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
     /// The command with its client's id as the cause of its events, unless that id was answered for
     /// another command meanwhile.
     pub(super) fn naming_its_client<'r>(
-        &self,
+        &mut self,
         request: Request<'r>,
         behalf: Option<&Behalf>,
     ) -> Request<'r> {

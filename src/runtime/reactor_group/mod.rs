@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::lane::{LaneState, SchemaLookUp};
+use super::lane::SchemaLookUp;
+use super::lane_status::LaneState;
 use super::signing::{internal_key, targets};
 use crate::config::Config;
 use crate::engine::reactor::Counts;
