@@ -95,7 +95,7 @@ struct Open {
 impl Prepared {
     async fn read(bench: &Bench) -> Result<Self, Error> {
         let limits = Settings::CLICKHOUSE.limits;
-        let cutter = Events::new(Arc::new(bench.codec()));
+        let cutter = Events::new(bench.codecs());
         let columns = cutter.columns();
         let shared: Arc<Mutex<(Open, Vec<Bytes>)>> = Arc::default();
         let kept = Arc::clone(&shared);
@@ -116,7 +116,7 @@ impl Prepared {
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let (open, blocks) = &mut *shared;
         blocks.extend(open.block.take().map(|block| Bytes::from(block.into_bytes())));
-        let events = Events::new(Arc::new(bench.codec()));
+        let events = Events::new(bench.codecs());
         Ok(Self { log, blocks: std::mem::take(blocks), events })
     }
 
