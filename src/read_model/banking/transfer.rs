@@ -248,3 +248,120 @@ pub(super) async fn versions(
         |row: &Row| (row.get("transfer_id"), row.get::<_, i64>("version").cast_unsigned());
     Ok(rows.iter().map(version).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::banking::transfer::{
+        ReversalStarted, Step, StepFailed, StepRepeated, TransferCompleted, TransferParked,
+        TransferReversed, TransferStarted,
+    };
+    use crate::domain::money::{Amount, Currency};
+
+    const CURRENCY: Currency = Currency::USD;
+
+    fn user_id() -> String {
+        "ada".to_owned()
+    }
+
+    fn started() -> Event {
+        Event::TransferStarted(TransferStarted {
+            user_id: user_id(),
+            currency: CURRENCY,
+            from_account_id: "a".to_owned(),
+            to_account_id: "b".to_owned(),
+            amount: Amount::whole(300),
+            fee: Amount::whole(2),
+            reference: None,
+            valid_until: Timestamp(900),
+            deadline: Timestamp(11),
+        })
+    }
+
+    fn parked(why: &str) -> Event {
+        let reason = why.to_owned();
+        Event::TransferParked(TransferParked { user_id: user_id(), step: Step::Receive, reason })
+    }
+
+    /// What comes of events, each a moment after the one before it.
+    fn change(events: &[Event]) -> Change {
+        let mut change = Change::default();
+        for (at, event) in (1..).zip(events) {
+            change.take(event, Timestamp(at));
+        }
+        change
+    }
+
+    #[test]
+    fn a_transfer_that_arrives_is_completed() {
+        let amount = Amount::whole(300);
+        let completed = TransferCompleted { user_id: user_id(), currency: CURRENCY, amount };
+        let change = change(&[started(), Event::TransferCompleted(completed)]);
+        assert_eq!(change.state, Some("COMPLETED"));
+        assert_eq!((change.created_at, change.ended_at), (Some(Timestamp(1)), Some(Timestamp(2))));
+        assert_eq!((change.amount, change.fee), (Some(Decimal::from(300)), Some(Decimal::from(2))));
+        assert_eq!((change.refusal, change.is_parked), (None, Some(false)));
+    }
+
+    #[test]
+    fn a_refused_one_is_reversed_with_the_refusals_code() {
+        let (amount, reason) = (Amount::whole(300), "AccountNotFound".to_owned());
+        let begun = Event::ReversalStarted(ReversalStarted {
+            user_id: user_id(),
+            currency: CURRENCY,
+            from_account_id: "a".to_owned(),
+            amount,
+            reason: reason.clone(),
+            deadline: Timestamp(22),
+        });
+        let under_way = change(&[started(), begun.clone()]);
+        assert_eq!((under_way.state, under_way.deadline), (Some("PENDING"), Some(Timestamp(22))));
+        assert_eq!(under_way.refusal.as_deref(), Some("AccountNotFound"));
+        let ended = Event::TransferReversed(TransferReversed {
+            user_id: user_id(),
+            currency: CURRENCY,
+            amount,
+            fee: Amount::whole(2),
+            reason,
+        });
+        let ended = change(&[started(), begun, ended]);
+        assert_eq!((ended.state, ended.ended_at), (Some("REVERSED"), Some(Timestamp(3))));
+        assert_eq!(ended.refusal.as_deref(), Some("AccountNotFound"));
+    }
+
+    #[test]
+    fn a_failure_moves_the_deadline_and_nothing_else() {
+        let failed = Event::StepFailed(StepFailed {
+            user_id: user_id(),
+            step: Step::Receive,
+            attempt: 1,
+            reason: "InternalError".to_owned(),
+            retry_at: Timestamp(33),
+        });
+        let before = change(&[started()]);
+        let after = change(&[started(), failed]);
+        assert_eq!(after, Change { deadline: Some(Timestamp(33)), ..before });
+    }
+
+    #[test]
+    fn a_parked_one_says_where_and_why_until_it_goes_on() {
+        let still = change(&[started(), parked("no answer")]);
+        assert_eq!((still.state, still.is_parked), (Some("PENDING"), Some(true)));
+        assert_eq!(still.parked_because.as_deref(), Some("parked at RECEIVE: no answer"));
+        let again = Event::StepRepeated(StepRepeated {
+            user_id: user_id(),
+            step: Step::Receive,
+            attempt: 1,
+            deadline: Timestamp(44),
+            currency: CURRENCY,
+            from_account_id: "a".to_owned(),
+            to_account_id: "b".to_owned(),
+            amount: Amount::whole(300),
+            reference: None,
+            valid_until: Timestamp(900),
+            reason: None,
+        });
+        let again = change(&[started(), parked("no answer"), again]);
+        assert_eq!((again.is_parked, again.deadline), (Some(false), Some(Timestamp(44))));
+    }
+}
