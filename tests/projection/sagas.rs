@@ -96,7 +96,10 @@ impl<'a> Sagas<'a> {
     }
 
     fn tell_a_transfer(&mut self, id: &str) {
-        let step = Step::ALL[usize::try_from(self.random(3)).unwrap()];
+        // Mostly about what is under way.
+        let under_way = self.transfers.get(id).and_then(|(state, _)| state.step());
+        let any = Step::ALL[usize::try_from(self.random(3)).unwrap()];
+        let step = under_way.filter(|_| self.random(4) > 0).unwrap_or(any);
         let codes = ["AccountNotFound", "Expired", "TransferNotOpen", "Unverifiable"];
         let code = codes[usize::try_from(self.random(4)).unwrap()].to_owned();
         let command = match self.random(13) {
