@@ -1,4 +1,4 @@
-//! What a row says of an event beside its head and payload: whose it is, and what money it is about.
+//! What a row says of an event beside its head and payload: whose it is, and about what money.
 
 use crate::domain::banking::{account, account_opening, customer, transfer};
 use crate::domain::money::{Amount, Currency};
