@@ -1,6 +1,7 @@
 //! Process managers: transfers and openings from end to end, a replay of reactors that emits
 //! nothing, and what only a process manager may say, signed as one would, down to the rows.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use ring::hmac;
@@ -13,7 +14,7 @@ use crate::harness::await_some;
 use crate::harness::commands::{command_with_id, create, new_id, transfer};
 use crate::harness::judge;
 use crate::harness::kafka::{Message, Producer, own_partition, read_all};
-use crate::harness::log::{Answers, Message as Decoded, await_transfers};
+use crate::harness::log::{Answers, Message as Decoded, await_transfers, events_of_kind};
 use crate::harness::namespace::Namespace;
 use crate::harness::serve::Serve;
 use crate::harness::stores::Postgres;
@@ -324,5 +325,57 @@ fn an_operator_sees_sagas_and_speaks_to_them() {
     assert_eq!(forged.status.code(), Some(1), "{forged:?}");
     let (code, _, said) = run(&["show", "transfer", "nothing"]);
     assert!(code == Some(1) && said.contains("there is no transfer"), "{said}");
+    serve.terminate();
+}
+
+#[test]
+fn timers_are_never_early_and_hardly_late_after_a_kill_too() {
+    const SAGAS: usize = 300;
+    let namespace = Namespace::new();
+    let key = [("MILLRACE_INTERNAL_KEY", KEY)];
+    // No reactors, so that nobody answers and every deadline passes.
+    let mut serve = Serve::start_with(&namespace, "handler", &key);
+    serve.wait_ready();
+    let topic = format!("{}.banking.transfer.commands", namespace.name);
+    let start = json!({
+        "type": "StartTransfer", "user_id": "ann", "currency": "USD", "from_account_id": "a",
+        "to_account_id": "b", "amount": "1", "fee": "2",
+    });
+    let started = (1..)
+        .take(SAGAS)
+        .map(|offset| signed(&topic, &new_id().to_string(), new_id(), &start, offset));
+    Producer::new(&namespace.stack).send(&topic, &started.collect::<Vec<_>>());
+    let count = |name: &str| {
+        let all = events_of_kind(&namespace, "transfer");
+        all.iter().filter(|event| event.short_name() == name).count()
+    };
+    let reached = |name: &str| {
+        await_some(name, Duration::from_secs(60), || {
+            let found = count(name);
+            if found == SAGAS { Ok(()) } else { Err(format!("{found} of {SAGAS}")) }
+        });
+    };
+    reached("TransferStarted");
+    // The next owner has them from the log, and is there in time: deadlines are 10 s away.
+    serve.kill();
+    let mut serve = Serve::start_with(&namespace, "handler", &key);
+    serve.wait_ready();
+    reached("StepRepeated");
+    let mut due = HashMap::new();
+    let mut late: Vec<i64> = Vec::new();
+    for event in events_of_kind(&namespace, "transfer") {
+        let at = event.header("ce_time").unwrap();
+        let at = chrono::DateTime::parse_from_rfc3339(at).unwrap().timestamp_micros();
+        if let Some(due) =
+            due.insert(event.account.clone(), event.message.fields["deadline"].as_i64())
+        {
+            late.push(at - due.unwrap());
+        }
+    }
+    late.sort_unstable();
+    let (first, p99) = (late[0], late[late.len() * 99 / 100]);
+    println!("{} timers: earliest {first} us after its time, p99 {p99} us", late.len());
+    assert!(late.len() >= SAGAS && first >= 0, "early by {} us", -first);
+    assert!(p99 <= 1_000_000, "p99 is late by {p99} us");
     serve.terminate();
 }
