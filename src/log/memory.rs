@@ -5,39 +5,68 @@
 //! | isolation | a reader sees committed records up to the first open transaction, and no further |
 //! | fencing | `init_producer` raises the epoch; older ones are refused and aborted |
 //! | atomicity | records and the group's offset become visible together, or never |
-//! | holes | commit and abort write a marker that takes an offset |
+//! | holes | commit and abort write a marker that takes an offset; compaction leaves holes too |
 //! | a pending offset | `committed_offset` fails while a transaction holds one |
 //!
-//! It holds the topics of one aggregate and one consumer group. Nothing is random here: faults are
-//! the simulator's.
+//! Beyond Kafka it knows the order in which records became visible, all partitions together: what
+//! must hold at every prefix of the log is checked in that order. Nothing is random here: faults
+//! are the simulator's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use hashbrown::{HashMap, HashSet};
 
 use crate::kernel::message::{Outgoing, Record};
-use crate::kernel::stream::Kind;
+use crate::kernel::stream::{AggregateName, Kind};
+use crate::kernel::time::Timestamp;
 
-/// A place that records are appended to.
-pub type Place = (Kind, i32);
+/// One partition of one of an aggregate's topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The aggregate.
+    pub aggregate: AggregateName,
+    /// Which of its topics.
+    pub kind: Kind,
+    /// The partition.
+    pub partition: i32,
+}
+
+/// An offset that a group commits, with what stands beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupOffset {
+    /// The consumer group.
+    pub group: &'static str,
+    /// What it reads.
+    pub place: Place,
+    /// The next offset to read.
+    pub offset: i64,
+    /// The commit metadata; empty if a tool set the offset.
+    pub metadata: String,
+}
 
 /// The log.
 #[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
 #[derive(Debug, Default)]
 pub struct MemoryLog {
-    partitions: BTreeMap<Place, Vec<Slot>>,
-    offsets: BTreeMap<i32, (i64, String)>,
-    producers: BTreeMap<String, Producer>,
+    partitions: HashMap<Place, Vec<Slot>>,
+    offsets: HashMap<(&'static str, Place), (i64, String)>,
+    producers: HashMap<String, Producer>,
+    /// Where each visible record stands, in the order in which they became so.
+    order: Vec<(Place, usize)>,
 }
 
 #[derive(Debug)]
 enum Slot {
-    Record { record: Record, state: State },
-    Marker,
+    Record {
+        record: Record,
+        state: State,
+    },
+    /// A marker, or a record that compaction has removed.
+    Hole,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Visible,
-    Open(String),
+    Open,
     Aborted,
 }
 
@@ -49,8 +78,8 @@ struct Producer {
 
 #[derive(Debug, Default)]
 struct Open {
-    places: BTreeSet<Place>,
-    offset: Option<(i32, i64, String)>,
+    written: Vec<(Place, usize)>,
+    offset: Option<GroupOffset>,
 }
 
 /// Why a call was refused.
@@ -72,7 +101,7 @@ impl MemoryLog {
     pub fn init_producer(&mut self, id: &str) -> u32 {
         let open = self.producers.entry(id.to_owned()).or_default().open.take();
         if let Some(open) = open {
-            self.end(id, &open, false);
+            self.end(open, false);
         }
         let producer = self.producers.entry(id.to_owned()).or_default();
         producer.epoch += 1;
@@ -99,19 +128,17 @@ impl MemoryLog {
         Ok(())
     }
 
-    /// Adds the group's offset to the open transaction.
+    /// Adds a group's offset to the open transaction.
     ///
     /// # Errors
     /// The producer is fenced off, or has none open.
     pub fn send_offset(
         &mut self,
         (id, epoch): (&str, u32),
-        partition: i32,
-        offset: i64,
-        metadata: &str,
+        offset: GroupOffset,
     ) -> Result<(), Refused> {
         let open = self.producer(id, epoch)?.open.as_mut().ok_or(Refused::State)?;
-        open.offset = Some((partition, offset, metadata.to_owned()));
+        open.offset = Some(offset);
         Ok(())
     }
 
@@ -122,14 +149,17 @@ impl MemoryLog {
     pub fn send(
         &mut self,
         (id, epoch): (&str, u32),
-        partition: i32,
+        place: Place,
         record: &Outgoing,
-        timestamp_ms: i64,
+        at: Timestamp,
     ) -> Result<(), Refused> {
-        let place = (record.kind, partition);
+        // Looked up first: who is fenced off leaves nothing behind.
+        if self.producer(id, epoch)?.open.is_none() {
+            return Err(Refused::State);
+        }
+        let index = self.push(place, record, at, State::Open);
         let open = self.producer(id, epoch)?.open.as_mut().ok_or(Refused::State)?;
-        open.places.insert(place);
-        self.push(place, record, timestamp_ms, State::Open(id.to_owned()));
+        open.written.push((place, index));
         Ok(())
     }
 
@@ -139,7 +169,7 @@ impl MemoryLog {
     /// The producer is fenced off, or has none open.
     pub fn commit(&mut self, id: &str, epoch: u32) -> Result<(), Refused> {
         let open = self.producer(id, epoch)?.open.take().ok_or(Refused::State)?;
-        self.end(id, &open, true);
+        self.end(open, true);
         Ok(())
     }
 
@@ -149,43 +179,87 @@ impl MemoryLog {
     /// The producer is fenced off, or has none open.
     pub fn abort(&mut self, id: &str, epoch: u32) -> Result<(), Refused> {
         let open = self.producer(id, epoch)?.open.take().ok_or(Refused::State)?;
-        self.end(id, &open, false);
+        self.end(open, false);
         Ok(())
     }
 
-    fn end(&mut self, id: &str, open: &Open, committed: bool) {
-        let state = if committed { State::Visible } else { State::Aborted };
-        for place in &open.places {
-            let slots = self.partitions.entry(*place).or_default();
-            for slot in slots.iter_mut() {
-                if let Slot::Record { state: found, .. } = slot
-                    && *found == State::Open(id.to_owned())
-                {
-                    *found = state.clone();
-                }
+    fn end(&mut self, open: Open, committed: bool) {
+        let outcome = if committed { State::Visible } else { State::Aborted };
+        let mut places = Vec::new();
+        for (place, index) in open.written {
+            let slots = self.partitions.entry(place).or_default();
+            if let Some(Slot::Record { state, .. }) = slots.get_mut(index) {
+                *state = outcome;
             }
-            slots.push(Slot::Marker);
+            if !places.contains(&place) {
+                places.push(place);
+            }
+            if committed {
+                self.order.push((place, index));
+            }
         }
-        if let (true, Some((partition, offset, metadata))) = (committed, &open.offset) {
-            self.offsets.insert(*partition, (*offset, metadata.clone()));
+        for place in places {
+            self.partitions.entry(place).or_default().push(Slot::Hole);
+        }
+        if let (true, Some(offset)) = (committed, open.offset) {
+            self.commit_offset(offset);
         }
     }
 
     /// Appends outside any transaction.
-    pub fn append(&mut self, partition: i32, record: &Outgoing, timestamp_ms: i64) {
-        self.push((record.kind, partition), record, timestamp_ms, State::Visible);
+    pub fn append(&mut self, place: Place, record: &Outgoing, at: Timestamp) {
+        let index = self.push(place, record, at, State::Visible);
+        self.order.push((place, index));
     }
 
-    fn push(&mut self, place: Place, outgoing: &Outgoing, timestamp_ms: i64, state: State) {
+    fn push(&mut self, place: Place, outgoing: &Outgoing, at: Timestamp, state: State) -> usize {
         let slots = self.partitions.entry(place).or_default();
         let record = Record {
-            offset: i64::try_from(slots.len()).unwrap_or(i64::MAX),
-            timestamp_ms,
+            offset: to_offset(slots.len()),
+            timestamp_ms: at.millis(),
             key: outgoing.key.as_deref().map(Box::from),
             value: outgoing.value.as_deref().map(Box::from),
             headers: outgoing.headers.clone(),
         };
         slots.push(Slot::Record { record, state });
+        slots.len() - 1
+    }
+
+    fn slots(&self, place: Place) -> &[Slot] {
+        self.partitions.get(&place).map_or(&[][..], Vec::as_slice)
+    }
+
+    /// The offset behind the last record or marker.
+    #[must_use]
+    pub fn end_offset(&self, place: Place) -> i64 {
+        to_offset(self.slots(place).len())
+    }
+
+    /// The first offset whose record is not older than that moment.
+    #[must_use]
+    pub fn offset_at(&self, place: Place, since: Timestamp) -> i64 {
+        let is_new = |slot: &Slot| match slot {
+            Slot::Record { record, .. } => record.timestamp_ms >= since.millis(),
+            Slot::Hole => false,
+        };
+        let slots = self.slots(place);
+        to_offset(slots.iter().position(is_new).unwrap_or(slots.len()))
+    }
+
+    /// Whether a committed record stands at that offset or behind it.
+    #[must_use]
+    pub fn has_more(&self, place: Place, from: i64) -> bool {
+        self.visible(place, from).next().is_some()
+    }
+
+    fn visible(&self, place: Place, from: i64) -> impl Iterator<Item = &Record> {
+        let from = usize::try_from(from).unwrap_or(0);
+        let slots = self.slots(place).get(from..).unwrap_or_default().iter();
+        let is_open = |slot: &Slot| matches!(slot, Slot::Record { state: State::Open, .. });
+        slots.take_while(move |slot| !is_open(slot)).filter_map(|slot| match slot {
+            Slot::Record { record, state: State::Visible } => Some(record),
+            Slot::Record { .. } | Slot::Hole => None,
+        })
     }
 
     /// Reads committed records from an offset on, at most `max`; says from where to read on, and
@@ -194,49 +268,107 @@ impl MemoryLog {
     pub fn read(&self, place: Place, from: i64, max: usize) -> (Vec<Record>, i64, bool) {
         let mut records = Vec::new();
         let mut next = usize::try_from(from).unwrap_or(0);
-        let slots = self.partitions.get(&place).map_or(&[][..], Vec::as_slice);
+        let slots = self.slots(place);
         while let Some(slot) = slots.get(next) {
             match slot {
-                Slot::Record { state: State::Open(_), .. } => break,
+                Slot::Record { state: State::Open, .. } => break,
                 Slot::Record { record, state: State::Visible } => {
                     if records.len() == max {
-                        return (records, i64::try_from(next).unwrap_or(i64::MAX), false);
+                        return (records, to_offset(next), false);
                     }
                     records.push(record.clone());
                 }
-                Slot::Record { state: State::Aborted, .. } | Slot::Marker => {}
+                Slot::Record { state: State::Aborted, .. } | Slot::Hole => {}
             }
             next += 1;
         }
-        (records, i64::try_from(next).unwrap_or(i64::MAX), true)
+        (records, to_offset(next), true)
     }
 
-    /// The group's offset for a commands partition.
+    /// The last committed record of that key.
+    #[must_use]
+    pub fn last_of_key(&self, place: Place, key: &[u8]) -> Option<&Record> {
+        let visible = |slot: &'_ Slot| match slot {
+            Slot::Record { state: State::Visible, .. } => true,
+            Slot::Record { .. } | Slot::Hole => false,
+        };
+        let slots = self.slots(place).iter().rev().filter(|slot| visible(slot));
+        let mut records = slots.filter_map(|slot| match slot {
+            Slot::Record { record, .. } => Some(record),
+            Slot::Hole => None,
+        });
+        records.find(|record| record.key.as_deref() == Some(key))
+    }
+
+    /// Every visible record of every partition, in the order in which they became visible. What
+    /// compaction has removed is not among them.
+    pub fn in_order(&self) -> impl Iterator<Item = (Place, &Record)> {
+        self.order.iter().filter_map(|(place, index)| match self.slots(*place).get(*index)? {
+            Slot::Record { record, .. } => Some((*place, record)),
+            Slot::Hole => None,
+        })
+    }
+
+    /// Removes what a later record of the same key has replaced, but never the last record.
+    pub fn compact(&mut self, place: Place) {
+        let Some(slots) = self.partitions.get_mut(&place) else { return };
+        let end =
+            slots.iter().position(|slot| matches!(slot, Slot::Record { state: State::Open, .. }));
+        let mut seen = HashSet::new();
+        let end = end.unwrap_or(slots.len());
+        for slot in slots[..end].iter_mut().rev() {
+            let Slot::Record { record, state: State::Visible } = slot else { continue };
+            if !seen.insert(record.key.clone()) {
+                *slot = Slot::Hole;
+            }
+        }
+    }
+
+    /// A group's offset.
     ///
     /// # Errors
     /// A transaction that holds it is open.
-    pub fn committed_offset(&self, partition: i32) -> Result<Option<(i64, String)>, Refused> {
+    pub fn committed_offset(
+        &self,
+        group: &'static str,
+        place: Place,
+    ) -> Result<Option<(i64, String)>, Refused> {
         let pending = self.producers.values().filter_map(|producer| producer.open.as_ref());
         let mut held = pending.filter_map(|open| open.offset.as_ref());
-        if held.any(|(found, ..)| *found == partition) {
+        if held.any(|held| held.group == group && held.place == place) {
             return Err(Refused::Pending);
         }
-        Ok(self.offsets.get(&partition).cloned())
+        Ok(self.offsets.get(&(group, place)).cloned())
     }
 
-    /// Sets or removes the group's offset, as an operator with Kafka's tools does.
-    pub fn reset_offset(&mut self, partition: i32, offset: Option<i64>) {
+    /// Commits a group's offset outside any transaction.
+    pub fn commit_offset(&mut self, offset: GroupOffset) {
+        let GroupOffset { group, place, offset, metadata } = offset;
+        self.offsets.insert((group, place), (offset, metadata));
+    }
+
+    /// Sets or removes a group's offset, as an operator with Kafka's tools does.
+    pub fn reset_offset(&mut self, group: &'static str, place: Place, offset: Option<i64>) {
         match offset {
-            Some(offset) => self.offsets.insert(partition, (offset, String::new())),
-            None => self.offsets.remove(&partition),
+            Some(offset) => self.offsets.insert((group, place), (offset, String::new())),
+            None => self.offsets.remove(&(group, place)),
         };
     }
+}
+
+fn to_offset(index: usize) -> i64 {
+    i64::try_from(index).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernel::message::Headers;
+
+    const NAME: AggregateName = AggregateName { domain: "d", aggregate: "a" };
+    const EVENTS: Place = Place { aggregate: NAME, kind: Kind::Events, partition: 0 };
+    const COMMANDS: Place = Place { kind: Kind::Commands, ..EVENTS };
+    const NOW: Timestamp = Timestamp(0);
 
     fn event(text: &str) -> Outgoing {
         let bytes = Some(text.as_bytes().to_vec());
@@ -248,10 +380,16 @@ mod tests {
         }
     }
 
+    fn offset(offset: i64, metadata: &str) -> GroupOffset {
+        GroupOffset { group: "g", place: COMMANDS, offset, metadata: metadata.to_owned() }
+    }
+
+    fn text(record: &Record) -> String {
+        String::from_utf8(record.value.as_ref().unwrap().to_vec()).unwrap()
+    }
+
     fn texts(log: &MemoryLog) -> Vec<String> {
-        let (records, _, _) = log.read((Kind::Events, 0), 0, usize::MAX);
-        let text = |record: Record| String::from_utf8(record.value.unwrap().to_vec()).unwrap();
-        records.into_iter().map(text).collect()
+        log.read(EVENTS, 0, usize::MAX).0.iter().map(text).collect()
     }
 
     #[test]
@@ -259,13 +397,16 @@ mod tests {
         let mut log = MemoryLog::default();
         let (a, b) = (log.init_producer("a"), log.init_producer("b"));
         log.begin("a", a).unwrap();
-        log.send(("a", a), 0, &event("first"), 0).unwrap();
+        log.send(("a", a), EVENTS, &event("first"), NOW).unwrap();
         log.begin("b", b).unwrap();
-        log.send(("b", b), 0, &event("second"), 0).unwrap();
+        log.send(("b", b), EVENTS, &event("second"), NOW).unwrap();
         log.commit("b", b).unwrap();
         assert_eq!(texts(&log), Vec::<String>::new(), "b is behind a");
+        assert!(!log.has_more(EVENTS, 0));
         log.commit("a", a).unwrap();
         assert_eq!(texts(&log), ["first", "second"]);
+        let order: Vec<_> = log.in_order().map(|(_, record)| text(record)).collect();
+        assert_eq!(order, ["second", "first"], "b was committed first");
     }
 
     #[test]
@@ -273,18 +414,20 @@ mod tests {
         let mut log = MemoryLog::default();
         let old = log.init_producer("a");
         log.begin("a", old).unwrap();
-        log.send(("a", old), 0, &event("lost"), 0).unwrap();
-        log.send_offset(("a", old), 0, 5, "x").unwrap();
-        assert_eq!(log.committed_offset(0), Err(Refused::Pending));
+        log.send(("a", old), EVENTS, &event("lost"), NOW).unwrap();
+        log.send_offset(("a", old), offset(5, "x")).unwrap();
+        assert_eq!(log.committed_offset("g", COMMANDS), Err(Refused::Pending));
+        assert_eq!(log.committed_offset("other", COMMANDS), Ok(None));
         let new = log.init_producer("a");
+        assert_eq!(log.send(("a", old), EVENTS, &event("late"), NOW), Err(Refused::Fenced));
         assert_eq!(log.commit("a", old), Err(Refused::Fenced));
-        assert_eq!(log.committed_offset(0), Ok(None));
+        assert_eq!(log.committed_offset("g", COMMANDS), Ok(None));
         log.begin("a", new).unwrap();
-        log.send(("a", new), 0, &event("kept"), 0).unwrap();
-        log.send_offset(("a", new), 0, 6, "y").unwrap();
+        log.send(("a", new), EVENTS, &event("kept"), NOW).unwrap();
+        log.send_offset(("a", new), offset(6, "y")).unwrap();
         log.commit("a", new).unwrap();
         assert_eq!(texts(&log), ["kept"]);
-        assert_eq!(log.committed_offset(0), Ok(Some((6, "y".to_owned()))));
+        assert_eq!(log.committed_offset("g", COMMANDS), Ok(Some((6, "y".to_owned()))));
     }
 
     #[test]
@@ -293,12 +436,35 @@ mod tests {
         let epoch = log.init_producer("a");
         for text in ["1", "2", "3"] {
             log.begin("a", epoch).unwrap();
-            log.send(("a", epoch), 0, &event(text), 0).unwrap();
+            log.send(("a", epoch), EVENTS, &event(text), NOW).unwrap();
             log.commit("a", epoch).unwrap();
         }
-        let (first, next, end) = log.read((Kind::Events, 0), 0, 2);
+        let (first, next, end) = log.read(EVENTS, 0, 2);
         assert_eq!((first.len(), end), (2, false));
-        let (rest, _, end) = log.read((Kind::Events, 0), next, 2);
+        let (rest, _, end) = log.read(EVENTS, next, 2);
         assert_eq!((rest.len(), rest[0].offset, end), (1, 4, true));
+    }
+
+    #[test]
+    fn compaction_keeps_the_last_record_of_each_key() {
+        let mut log = MemoryLog::default();
+        for (key, value) in [("a", "1"), ("b", "2"), ("a", "3")] {
+            let record = Outgoing { value: Some(value.into()), ..event(key) };
+            log.append(EVENTS, &record, NOW);
+        }
+        log.compact(EVENTS);
+        assert_eq!(texts(&log), ["2", "3"]);
+        assert_eq!(log.read(EVENTS, 0, 1).0[0].offset, 1);
+        assert_eq!(log.end_offset(EVENTS), 3);
+    }
+
+    #[test]
+    fn a_moment_leads_to_the_first_record_that_is_not_older() {
+        let mut log = MemoryLog::default();
+        for seconds in [1, 2, 3] {
+            log.append(EVENTS, &event("x"), Timestamp(0).plus_seconds(seconds));
+        }
+        assert_eq!(log.offset_at(EVENTS, Timestamp(0).plus_seconds(2)), 1);
+        assert_eq!(log.offset_at(EVENTS, Timestamp(0).plus_seconds(9)), 3);
     }
 }

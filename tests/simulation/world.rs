@@ -1,400 +1,229 @@
-//! The world around the handlers: a log, owners that come and go, a network that repeats itself.
+//! A world: actors that hold the seats of their groups, come and go, and take one step at a time.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use millrace::codec::banking::AccountCodec;
-use millrace::domain::banking::account::Account;
-use millrace::engine::command_handler::CommandHandler;
-use millrace::engine::protocol::{
-    Action, Committed, Crossing, Handler, Input, Moment, Settings, Transaction,
-};
-use millrace::kernel::message::Outgoing;
 use millrace::kernel::stream::Kind;
 use millrace::kernel::time::Timestamp;
-use millrace::log::memory::{MemoryLog, Refused};
-use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
-use ring::hmac;
-use uuid::Uuid;
+use millrace::log::memory::Place;
+use rand::RngExt;
 
-pub(crate) const PARTITIONS: i32 = 3;
-pub(crate) const COMMANDS_TOPIC_ID: Uuid = Uuid::from_u128(0xc0);
-const GROUP: &str = "millrace.handler.banking";
+use super::bank::{AGGREGATES, Bank, POSITIONS, Role};
+use super::lane::Lane;
+use super::operator::Operator;
+use super::reacting::Reacts;
+use super::shared::{Faults, Shared};
 
-/// What can go wrong, each as one in so many; 0 is never.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Faults {
-    pub(crate) abort: u32,
-    pub(crate) lost_acknowledgement: u32,
-    pub(crate) left_open: u32,
-    pub(crate) crash: u32,
-    pub(crate) takeover: u32,
-    pub(crate) reset: u32,
-}
+const DAY_SECONDS: i64 = 24 * 60 * 60;
 
-impl Faults {
-    pub(crate) const NONE: Self =
-        Self { abort: 0, lost_acknowledgement: 0, left_open: 0, crash: 0, takeover: 0, reset: 0 };
-    pub(crate) const MANY: Self = Self {
-        abort: 12,
-        lost_acknowledgement: 12,
-        left_open: 15,
-        crash: 60,
-        takeover: 150,
-        reset: 400,
-    };
-}
-
-/// One lane: a handler and what it is in the middle of.
-struct Lane {
-    partition: i32,
-    handler: CommandHandler<Account, AccountCodec>,
-    doing: Doing,
-    epoch: u32,
-    read_from: i64,
+struct Actor {
+    /// Which seat it holds, or held.
+    seat: usize,
     /// Whether the group still counts it in. One that it does not is a zombie.
     is_member: bool,
+    body: Body,
 }
 
-enum Doing {
-    Act(Action),
-    Restoring {
-        kind: Kind,
-        from: i64,
-    },
-    /// The offset and these records are to be written, then comes the commit.
-    Writing {
-        transaction: Transaction,
-        written: usize,
-    },
-    Sending {
-        crossings: Vec<Crossing>,
-        sent: usize,
-    },
+enum Body {
+    Handler(Box<Lane>),
+    Reactor(Box<Reacts>),
+}
+
+impl Actor {
+    fn is_idle(&self, shared: &Shared) -> bool {
+        match &self.body {
+            Body::Handler(lane) => lane.is_idle(shared),
+            Body::Reactor(reacts) => reacts.is_idle(shared),
+        }
+    }
+
+    fn wakes_at(&self) -> Option<Timestamp> {
+        match &self.body {
+            Body::Handler(lane) => lane.wakes_at(),
+            Body::Reactor(reacts) => reacts.wakes_at(),
+        }
+    }
+
+    fn advance(&mut self, shared: &mut Shared) -> bool {
+        match &mut self.body {
+            Body::Handler(lane) => lane.advance(shared, self.is_member),
+            Body::Reactor(reacts) => reacts.advance(shared, self.is_member),
+        }
+    }
+
+    fn bury(self, shared: &mut Shared, was_asked: bool) {
+        match self.body {
+            Body::Handler(lane) => lane.bury(shared),
+            Body::Reactor(reacts) => reacts.bury(shared, was_asked),
+        }
+    }
 }
 
 pub(crate) struct World {
-    pub(crate) log: MemoryLog,
-    pub(crate) rng: StdRng,
-    pub(crate) faults: Faults,
-    pub(crate) crashes: u32,
-    codec: Arc<AccountCodec>,
-    now: i64,
-    lanes: Vec<Lane>,
-    /// Sends of owners that are gone, which the network may still deliver.
-    late: VecDeque<(i32, Outgoing)>,
+    pub(crate) shared: Shared,
+    actors: Vec<Actor>,
+    operator: Operator,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, codec: Arc<AccountCodec>) -> Self {
-        let mut world = Self {
-            log: MemoryLog::default(),
-            rng: StdRng::seed_from_u64(seed),
-            faults: Faults::MANY,
-            crashes: 0,
-            codec,
-            now: 1_760_000_000_000_000,
-            lanes: Vec::new(),
-            late: VecDeque::new(),
-        };
-        (0..PARTITIONS).for_each(|partition| world.take_over(partition));
+    pub(crate) fn new(seed: u64, bank: Arc<Bank>) -> Self {
+        let seats = bank.seats.len();
+        let shared = Shared::new(seed, bank);
+        let mut world = Self { shared, actors: Vec::new(), operator: Operator::default() };
+        (0..seats).for_each(|seat| world.take_over(seat));
         world
     }
 
-    pub(crate) fn one_in(&mut self, n: u32) -> bool {
-        n > 0 && self.rng.random_range(0..n) == 0
-    }
-
-    pub(crate) fn now(&mut self) -> Timestamp {
-        self.now += self.rng.random_range(1..2_000);
-        Timestamp(self.now)
-    }
-
-    pub(crate) fn produce(&mut self, partition: i32, record: &Outgoing) {
-        let at = self.now().millis();
-        self.log.append(partition, record, at);
-    }
-
-    fn moment(&mut self) -> Moment {
-        let nonce = self.rng.next_u64();
-        Moment { now: self.now(), nonce }
-    }
-
-    /// Gives a partition to a new owner. The old one is not told.
-    fn take_over(&mut self, partition: i32) {
-        for lane in self.lanes.iter_mut().filter(|lane| lane.partition == partition) {
-            lane.is_member = false;
+    /// Gives a seat to a new owner. The old one is not told.
+    fn take_over(&mut self, seat: usize) {
+        for actor in self.actors.iter_mut().filter(|actor| actor.seat == seat) {
+            actor.is_member = false;
         }
-        let settings = Settings {
-            group: GROUP.to_owned(),
-            cluster_id: "simulated".to_owned(),
-            commands_topic: "banking.account.commands".to_owned(),
-            commands_topic_id: COMMANDS_TOPIC_ID,
-            events_topic: "banking.account.events".to_owned(),
-            events_topic_id: Uuid::from_u128(0xe0),
-            partition,
-            partition_count: PARTITIONS,
-            batch_max: self.rng.random_range(1..20),
-            batch_bytes_max: 1 << 20,
-            trust_command_time: false,
-            snapshot_every: 5,
-            window_seconds: 90_000,
-            key: hmac::Key::new(hmac::HMAC_SHA256, b"simulated"),
+        let found = self.shared.bank.seats[seat];
+        let body = match found.role {
+            Role::Handler => Body::Handler(Box::new(Lane::new(&mut self.shared, found))),
+            Role::Reactor(index) => {
+                Body::Reactor(Box::new(Reacts::new(&self.shared, found, index)))
+            }
         };
-        let mut handler = CommandHandler::new(settings, Arc::clone(&self.codec));
-        let doing = Doing::Act(handler.start());
-        self.lanes.push(Lane {
-            partition,
-            handler,
-            doing,
-            epoch: 0,
-            read_from: 0,
-            is_member: true,
-        });
+        self.actors.push(Actor { seat, is_member: true, body });
     }
 
-    /// Lets something happen: a fault, a late delivery, or one step of one lane.
+    /// Lets something happen: a fault, a late delivery, or one step of one actor.
     pub(crate) fn step(&mut self) {
-        let partition = self.rng.random_range(0..PARTITIONS);
-        if self.one_in(self.faults.takeover) {
-            self.take_over(partition);
-        }
-        if self.one_in(self.faults.reset) {
-            let offset = self.rng.random_range(0..200);
-            let offset = self.one_in(2).then_some(offset);
-            self.log.reset_offset(partition, offset);
-        }
-        if !self.late.is_empty()
-            && self.one_in(5)
-            && let Some((partition, record)) = self.late.pop_front()
-        {
-            self.produce(partition, &record);
-        }
-        let index = self.rng.random_range(0..self.lanes.len());
-        if self.one_in(self.faults.crash) {
+        self.disturb();
+        let Some(index) = self.pick() else {
+            self.shared.now.0 += 10_000;
+            return;
+        };
+        if self.shared.one_in(self.shared.faults.crash) {
             self.crash(index);
             return;
         }
-        let mut lane = self.lanes.swap_remove(index);
-        let zombie_ends = !lane.is_member && self.one_in(30);
-        if zombie_ends || !self.advance(&mut lane) {
-            self.bury(lane);
+        let mut actor = self.actors.swap_remove(index);
+        let zombie_ends = !actor.is_member && self.shared.one_in(30);
+        if zombie_ends || !actor.advance(&mut self.shared) {
+            let was_asked = self.shared.one_in(2);
+            actor.bury(&mut self.shared, was_asked);
         } else {
-            self.lanes.push(lane);
+            self.actors.push(actor);
         }
     }
 
-    /// Runs without faults until nobody has anything left to do.
-    pub(crate) fn settle(&mut self) {
-        self.faults = Faults::NONE;
-        while let Some((partition, record)) = self.late.pop_front() {
-            self.produce(partition, &record);
+    /// Somebody who has something to do, if a few tries find one.
+    fn pick(&mut self) -> Option<usize> {
+        (0..6).find_map(|_| {
+            let index = self.shared.rng.random_range(0..self.actors.len());
+            let is_idle = self.actors[index].is_idle(&self.shared);
+            (!is_idle).then_some(index)
+        })
+    }
+
+    fn disturb(&mut self) {
+        let shared = &mut self.shared;
+        let seat = shared.rng.random_range(0..shared.bank.seats.len());
+        if shared.one_in(shared.faults.reset) {
+            shared.tally.resets += 1;
+            let found = shared.bank.seats[seat];
+            let offset = shared.rng.random_range(0..200);
+            let offset = shared.one_in(2).then_some(offset);
+            shared.log.reset_offset(found.group, found.place, offset);
         }
-        for round in 0.. {
-            assert!(round < 100_000, "the handlers never come to rest");
+        if shared.one_in(shared.faults.late) {
+            shared.arrive_late();
+        }
+        if shared.one_in(shared.faults.pause) {
+            let seconds = shared.rng.random_range(1..15);
+            shared.now = shared.now.plus_seconds(seconds);
+        }
+        if shared.one_in(shared.faults.long_pause) {
+            shared.tally.days += 1;
+            let days = if shared.one_in(4) { 8 } else { 1 };
+            let more = shared.rng.random_range(0..7_200);
+            shared.now = shared.now.plus_seconds(days * DAY_SECONDS + more);
+        }
+        if shared.one_in(shared.faults.compaction) {
+            compact(shared);
+        }
+        if shared.one_in(shared.faults.takeover) {
+            shared.tally.takeovers += 1;
+            self.take_over(seat);
+        }
+    }
+
+    fn crash(&mut self, index: usize) {
+        self.shared.tally.crashes += 1;
+        let actor = self.actors.swap_remove(index);
+        let (seat, was_member) = (actor.seat, actor.is_member);
+        actor.bury(&mut self.shared, false);
+        if was_member {
+            self.take_over(seat);
+        }
+    }
+
+    /// The faults are over: what is under way arrives, zombies end, time passes, and an operator
+    /// resumes what is parked, until everything has ended.
+    pub(crate) fn settle(&mut self) {
+        self.shared.faults = Faults::NONE;
+        while self.shared.arrive_late() {}
+        self.actors.retain(|actor| actor.is_member);
+        // A dead owner's old position may just have come in. Only whoever starts there sends
+        // again what came since, and stores a newer one.
+        self.restart(|role| role != Role::Handler);
+        for _ in 0..400 {
+            self.come_to_rest();
+            if let Some(at) = self.actors.iter().filter_map(Actor::wakes_at).min() {
+                self.shared.now = self.shared.now.max(at);
+            } else if !self.operator.resume_parked(&mut self.shared) {
+                return;
+            }
+        }
+        panic!("after a long calm there is still something under way");
+    }
+
+    /// Goes on until nobody has anything to do at this moment.
+    fn come_to_rest(&mut self) {
+        for _ in 0..1_000_000 {
             let mut moved = false;
-            for index in (0..self.lanes.len()).rev() {
-                let mut lane = self.lanes.swap_remove(index);
-                if !lane.is_member {
-                    continue;
+            for actor in &mut self.actors {
+                if !actor.is_idle(&self.shared) {
+                    moved = true;
+                    assert!(actor.advance(&mut self.shared), "an owner stopped without a fault");
                 }
-                moved |= !self.is_idle(&lane);
-                assert!(self.advance(&mut lane), "an owner stopped without a fault");
-                self.lanes.push(lane);
             }
             if !moved {
                 return;
             }
         }
+        panic!("the actors never come to rest");
     }
 
-    fn is_idle(&self, lane: &Lane) -> bool {
-        let place = (Kind::Commands, lane.partition);
-        matches!(lane.doing, Doing::Act(Action::Receive { .. }))
-            && self.log.read(place, lane.read_from, 1).0.is_empty()
-    }
-
-    fn crash(&mut self, index: usize) {
-        self.crashes += 1;
-        let lane = self.lanes.swap_remove(index);
-        let (partition, was_member) = (lane.partition, lane.is_member);
-        self.bury(lane);
-        if was_member {
-            self.take_over(partition);
-        }
-    }
-
-    /// What a dead owner had sent but not seen acknowledged may arrive late, or twice.
-    fn bury(&mut self, lane: Lane) {
-        if let Doing::Sending { crossings, sent } = lane.doing {
-            let from = sent.saturating_sub(1);
-            for crossing in crossings.into_iter().skip(from) {
-                if self.one_in(2) {
-                    break;
-                }
-                self.late.push_back((crossing.partition, crossing.record));
+    /// Everybody with such a role goes and comes back.
+    fn restart(&mut self, is_meant: impl Fn(Role) -> bool) {
+        let seats = self.shared.bank.seats.clone();
+        self.actors.retain(|actor| !is_meant(seats[actor.seat].role));
+        for (seat, found) in seats.iter().enumerate() {
+            if is_meant(found.role) {
+                self.take_over(seat);
             }
         }
     }
 
-    /// Carries one lane one step on; `false` is its end.
-    fn advance(&mut self, lane: &mut Lane) -> bool {
-        let doing = std::mem::replace(&mut lane.doing, Doing::Act(Action::More));
-        match doing {
-            Doing::Act(action) => self.act(lane, action),
-            Doing::Restoring { kind, from } => self.restore(lane, kind, from),
-            Doing::Writing { transaction, written } => self.write(lane, transaction, written),
-            Doing::Sending { crossings, sent } => self.send(lane, crossings, sent),
+    /// Everybody goes and comes back, and all offsets are set to the start meanwhile, or removed.
+    pub(crate) fn reset_all(&mut self, offset: Option<i64>) {
+        for seat in self.shared.bank.seats.clone() {
+            self.shared.log.reset_offset(seat.group, seat.place, offset);
         }
+        self.restart(|_| true);
     }
+}
 
-    fn answer(&mut self, lane: &mut Lane, input: Input) -> bool {
-        let moment = self.moment();
-        lane.doing = Doing::Act(lane.handler.step(moment, input));
-        true
-    }
-
-    fn id(partition: i32) -> String {
-        format!("{GROUP}.{partition}")
-    }
-
-    fn act(&mut self, lane: &mut Lane, action: Action) -> bool {
-        match action {
-            Action::Fence => {
-                if !lane.is_member {
-                    return false; // By now it has learnt that it is out.
-                }
-                lane.epoch = self.log.init_producer(&Self::id(lane.partition));
-                self.answer(lane, Input::Fenced)
-            }
-            Action::ReadCommitted => match self.log.committed_offset(lane.partition) {
-                Ok(offset) => {
-                    let committed = Committed { offset, log_start: 0, log_end: i64::MAX };
-                    self.answer(lane, Input::Committed(committed))
-                }
-                Err(_) => {
-                    lane.doing = Doing::Act(Action::ReadCommitted);
-                    true
-                }
-            },
-            Action::Restore { kind, .. } => {
-                lane.doing = Doing::Restoring { kind, from: 0 };
-                true
-            }
-            Action::Ready { next_offset } => {
-                lane.read_from = next_offset;
-                self.answer(lane, Input::Started)
-            }
-            Action::Receive { until } => {
-                let max = self.rng.random_range(1..30);
-                let place = (Kind::Commands, lane.partition);
-                let (records, next, _) = self.log.read(place, lane.read_from, max);
-                lane.read_from = next;
-                if records.is_empty() {
-                    if until.is_some_and(|until| until.0 <= self.now) {
-                        return self.answer(lane, Input::Woken);
-                    }
-                    lane.doing = Doing::Act(Action::Receive { until });
-                    return true;
-                }
-                self.answer(lane, Input::Arrived(records))
-            }
-            Action::Deliver(crossings) => {
-                lane.doing = Doing::Sending { crossings, sent: 0 };
-                true
-            }
-            Action::Transact(transaction) => self.begin(lane, transaction),
-            Action::Sleep(_) => self.answer(lane, Input::Woken),
-            Action::LookUpSchema(_) | Action::More | Action::Stop(_) => {
-                panic!("partition {}: {action:?}", lane.partition)
-            }
+/// Kafka removes what was replaced, some day, from the topics that are compacted.
+fn compact(shared: &mut Shared) {
+    let (aggregate, count) = AGGREGATES[shared.rng.random_range(0..AGGREGATES.len())];
+    for partition in 0..count {
+        for kind in [Kind::Snapshots, Kind::Timers] {
+            shared.log.compact(Place { aggregate, kind, partition });
         }
     }
-
-    fn restore(&mut self, lane: &mut Lane, kind: Kind, from: i64) -> bool {
-        let max = self.rng.random_range(1..50);
-        let (records, next, end) = self.log.read((kind, lane.partition), from, max);
-        let moment = self.moment();
-        let mut action = lane.handler.step(moment, Input::Restored(records));
-        if action == Action::More {
-            if !end {
-                lane.doing = Doing::Restoring { kind, from: next };
-                return true;
-            }
-            action = lane.handler.step(moment, Input::RestoreEnd);
-        }
-        lane.doing = Doing::Act(action);
-        true
-    }
-
-    /// The offset goes first; the group refuses it from somebody that it does not count in.
-    fn begin(&mut self, lane: &mut Lane, transaction: Transaction) -> bool {
-        let id = Self::id(lane.partition);
-        if let Err(refused) = self.log.begin(&id, lane.epoch) {
-            return self.refused(lane, refused);
-        }
-        if !lane.is_member || self.one_in(self.faults.abort) {
-            return self.abort(lane);
-        }
-        let Transaction { next_offset, metadata, .. } = &transaction;
-        let offset =
-            self.log.send_offset((&id, lane.epoch), lane.partition, *next_offset, metadata);
-        assert_eq!(offset, Ok(()), "it was just begun");
-        lane.doing = Doing::Writing { transaction, written: 0 };
-        true
-    }
-
-    fn abort(&mut self, lane: &mut Lane) -> bool {
-        match self.log.abort(&Self::id(lane.partition), lane.epoch) {
-            Ok(()) => self.answer(lane, Input::TransactionAborted("simulated".to_owned())),
-            Err(refused) => self.refused(lane, refused),
-        }
-    }
-
-    fn refused(&mut self, lane: &mut Lane, refused: Refused) -> bool {
-        self.answer(lane, Input::TransactionUnknown(refused.to_string()))
-    }
-
-    fn write(&mut self, lane: &mut Lane, transaction: Transaction, written: usize) -> bool {
-        let id = Self::id(lane.partition);
-        let some = self.rng.random_range(1..10);
-        let at = self.now().millis();
-        for record in transaction.records.iter().skip(written).take(some) {
-            if let Err(refused) = self.log.send((&id, lane.epoch), lane.partition, record, at) {
-                return self.refused(lane, refused);
-            }
-        }
-        let written = written + some;
-        if written < transaction.records.len() {
-            lane.doing = Doing::Writing { transaction, written };
-            return true;
-        }
-        if self.one_in(self.faults.abort) {
-            return self.abort(lane);
-        }
-        if self.one_in(self.faults.left_open) {
-            return self.answer(lane, Input::TransactionUnknown("no answer, not done".to_owned()));
-        }
-        match self.log.commit(&id, lane.epoch) {
-            Err(refused) => self.refused(lane, refused),
-            Ok(()) if self.one_in(self.faults.lost_acknowledgement) => {
-                self.answer(lane, Input::TransactionUnknown("no answer, but done".to_owned()))
-            }
-            Ok(()) => self.answer(lane, Input::TransactionCommitted),
-        }
-    }
-
-    /// One record at a time; an acknowledgement that is lost has everything from there sent again.
-    fn send(&mut self, lane: &mut Lane, crossings: Vec<Crossing>, sent: usize) -> bool {
-        let Some(crossing) = crossings.get(sent) else {
-            return self.answer(lane, Input::Delivered);
-        };
-        let (partition, record) = (crossing.partition, crossing.record.clone());
-        self.produce(partition, &record);
-        let lost = self.one_in(self.faults.lost_acknowledgement);
-        let sent = if lost { sent.saturating_sub(1) } else { sent + 1 };
-        lane.doing = Doing::Sending { crossings, sent };
-        true
-    }
+    shared.log.compact(POSITIONS);
 }

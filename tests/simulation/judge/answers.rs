@@ -1,0 +1,154 @@
+//! Results against events: every command is applied at most once, and told what became of it.
+
+use std::collections::BTreeMap;
+
+use millrace::domain::banking::account::{self, Event};
+use millrace::domain::banking::account_opening::slot_id;
+use millrace::domain::banking::{account_opening, transfer};
+use millrace::kernel::result::{CommandResult, Outcome};
+use millrace::kernel::stream::AggregateName;
+use uuid::Uuid;
+
+use super::Verdict;
+use super::story::{Fact, Happened, Story, Told};
+use crate::clients::{Clients, Sent, What};
+
+/// A command: its aggregate, its stream, its id, and whether a process manager has sent it.
+type Asked<'s> = (AggregateName, &'s str, Uuid, bool);
+/// For so long an answer is remembered.
+const WINDOW_SECONDS: i64 = 24 * 60 * 60;
+
+pub(super) fn judge(story: &Story, clients: &Clients, verdict: &mut Verdict) {
+    let firsts = first_answers(story, verdict);
+    events_follow_from_answers(story, &firsts, clients);
+    for (id, sent) in &clients.sent {
+        let answers = firsts.get(&(account::NAME, sent.account.as_str(), *id, false));
+        let answers = answers.unwrap_or_else(|| panic!("no result for {id}: {sent:?}"));
+        if sent.what != What::Opening {
+            assert!(answers.len() <= sent.times, "{id} was decided too often: {sent:?}");
+        }
+        for answer in answers {
+            is_a_fitting_answer(sent, answer);
+            verdict.refusals += u64::from(answer.outcome == Outcome::Rejected);
+        }
+    }
+    each_clients_order_is_kept(clients, &firsts);
+    dead_letters_hold_each_bad_command_once(story, clients, &firsts);
+}
+
+/// The answers that are no repeats. Within the time that they are remembered there is one for an
+/// id, and every repeat says the same.
+fn first_answers<'s>(
+    story: &'s Story,
+    verdict: &mut Verdict,
+) -> BTreeMap<Asked<'s>, Vec<&'s CommandResult>> {
+    let mut firsts: BTreeMap<Asked<'s>, Vec<&CommandResult>> = BTreeMap::new();
+    for Told { aggregate, internal, result } in &story.results {
+        let asked = (*aggregate, result.aggregate_id.as_str(), result.command_id, *internal);
+        let known = firsts.entry(asked).or_default();
+        if result.duplicate {
+            verdict.duplicates += 1;
+            let earlier = known.last().unwrap_or_else(|| panic!("a repeat of nothing: {asked:?}"));
+            assert_eq!(CommandResult { duplicate: false, ..result.clone() }, **earlier);
+        } else if result.outcome != Outcome::Failed {
+            if let Some(earlier) = known.last() {
+                let forgotten = earlier.decided_at.plus_seconds(WINDOW_SECONDS);
+                assert!(result.decided_at > forgotten, "{asked:?} was answered twice");
+            }
+            known.push(result);
+        }
+    }
+    firsts
+}
+
+/// What an answer promises is there, and nothing else is.
+fn events_follow_from_answers(
+    story: &Story,
+    firsts: &BTreeMap<Asked<'_>, Vec<&CommandResult>>,
+    clients: &Clients,
+) {
+    let mut by_command: BTreeMap<(AggregateName, &str, Uuid), Vec<u64>> = BTreeMap::new();
+    let mut slots: BTreeMap<&str, Option<&str>> = BTreeMap::new();
+    for event in &story.events {
+        let Happened { aggregate, stream, sequence, command_id, fact, .. } = event;
+        by_command.entry((*aggregate, stream, *command_id)).or_default().push(*sequence);
+        if let Fact::Account(Event::AccountCreated(created)) = fact {
+            slots.insert(stream, created.slot_id.as_deref());
+        }
+    }
+    for ((aggregate, stream, id, internal), answers) in firsts {
+        let promised: Vec<u64> = answers
+            .iter()
+            .filter_map(|answer| Some(answer.first_sequence?..=answer.last_sequence?))
+            .flatten()
+            .collect();
+        let sent = clients.sent.get(id).filter(|_| !internal);
+        if sent.is_some_and(|sent| sent.what == What::Opening) {
+            // The command that has made the account is another one: it names the client's.
+            if !promised.is_empty() {
+                assert_eq!(promised, [1], "{id} of {stream}");
+                assert_eq!(slots[stream], Some(slot_id(stream, *id).as_str()), "{id} of {stream}");
+            }
+            continue;
+        }
+        let found = by_command.remove(&(*aggregate, stream, *id)).unwrap_or_default();
+        assert_eq!(found, promised, "events of {id} in {aggregate} {stream} against its results");
+    }
+    // What is left follows from timers, which nobody waits for.
+    for ((aggregate, stream, id), sequences) in by_command {
+        let is_saga = [transfer::NAME, account_opening::NAME].contains(&aggregate);
+        assert!(is_saga && sequences.len() == 1, "{sequences:?} of {id} in {aggregate} {stream}");
+    }
+}
+
+fn is_a_fitting_answer(sent: &Sent, answer: &CommandResult) {
+    let code = answer.code.as_deref();
+    match sent.what {
+        What::Bad => {
+            let codes = ["Undecodable", "MissingField", "InvalidField"];
+            assert!(code.is_some_and(|code| codes.contains(&code)), "{sent:?} {answer:?}");
+        }
+        What::Forged => assert_eq!(code, Some("Forbidden"), "{sent:?} {answer:?}"),
+        What::Opening => {
+            let codes = [None, Some("AccountExists"), Some("AccountLimit")];
+            assert!(codes.contains(&code), "{sent:?} {answer:?}");
+        }
+        What::Wish => assert_ne!(code, Some("Forbidden"), "{sent:?} {answer:?}"),
+    }
+}
+
+/// What one client asked of one account happened in the order in which it asked. An opening is
+/// asked of somebody else first, and a repeat after a day is another command.
+fn each_clients_order_is_kept(
+    clients: &Clients,
+    firsts: &BTreeMap<Asked<'_>, Vec<&CommandResult>>,
+) {
+    let mut last: BTreeMap<(usize, &str), (u32, u64)> = BTreeMap::new();
+    let mut in_order: Vec<_> = clients.sent.iter().collect();
+    in_order.retain(|(_, sent)| sent.what == What::Wish);
+    in_order.sort_by_key(|(_, sent)| (sent.client, sent.number));
+    for (id, sent) in in_order {
+        let answers = &firsts[&(account::NAME, sent.account.as_str(), *id, false)];
+        let Some(sequence) = answers[0].first_sequence else { continue };
+        let place = last.entry((sent.client, &sent.account)).or_default();
+        assert!(sequence > place.1, "{sent:?} overtook {place:?}");
+        *place = (sent.number, sequence);
+    }
+}
+
+fn dead_letters_hold_each_bad_command_once(
+    story: &Story,
+    clients: &Clients,
+    firsts: &BTreeMap<Asked<'_>, Vec<&CommandResult>>,
+) {
+    let mut letters: BTreeMap<Uuid, usize> = BTreeMap::new();
+    for (_, id) in &story.dead_letters {
+        *letters.entry(*id).or_default() += 1;
+    }
+    for (id, sent) in &clients.sent {
+        let answers = &firsts[&(account::NAME, sent.account.as_str(), *id, false)];
+        let expected = if sent.what == What::Bad { answers.len() } else { 0 };
+        assert_eq!(letters.remove(id).unwrap_or_default(), expected, "{sent:?}");
+    }
+    assert!(letters.is_empty(), "dead letters out of nowhere: {letters:?}");
+}

@@ -1,0 +1,256 @@
+//! Drives one handler: its actions are carried out on the log in memory, with every fault between.
+
+use millrace::engine::protocol::{Action, Committed, Crossing, Handler, Input, Transaction};
+use millrace::kernel::stream::Kind;
+use millrace::kernel::time::Timestamp;
+use millrace::log::memory::{GroupOffset, Place, Refused};
+use rand::RngExt;
+
+use super::bank::Seat;
+use super::shared::Shared;
+
+/// A handler and what it is in the middle of.
+pub(crate) struct Lane {
+    seat: Seat,
+    transactional_id: String,
+    handler: Box<dyn Handler>,
+    doing: Doing,
+    epoch: u32,
+    read_from: i64,
+}
+
+enum Doing {
+    Act(Action),
+    Restoring {
+        kind: Kind,
+        from: i64,
+    },
+    /// The offset and these records are to be written, then comes the commit.
+    Writing {
+        transaction: Transaction,
+        written: usize,
+    },
+    Sending {
+        crossings: Vec<Crossing>,
+        sent: usize,
+    },
+}
+
+impl Lane {
+    pub(crate) fn new(shared: &mut Shared, seat: Seat) -> Self {
+        let batch_max = shared.rng.random_range(1..20);
+        let mut handler = shared.bank.handler(seat, batch_max);
+        let doing = Doing::Act(handler.start());
+        let Place { aggregate, partition, .. } = seat.place;
+        let transactional_id = format!("{}.{aggregate}.{partition}", seat.group);
+        Self { seat, transactional_id, handler, doing, epoch: 0, read_from: 0 }
+    }
+
+    /// Whether nothing but a command or a timer moves it on.
+    pub(crate) fn is_idle(&self, shared: &Shared) -> bool {
+        match &self.doing {
+            Doing::Act(Action::Receive { until }) => {
+                until.is_none_or(|until| until > shared.now)
+                    && !shared.log.has_more(self.seat.place, self.read_from)
+            }
+            _ => false,
+        }
+    }
+
+    /// When it is to be woken.
+    pub(crate) fn wakes_at(&self) -> Option<Timestamp> {
+        match &self.doing {
+            Doing::Act(Action::Receive { until }) => *until,
+            _ => None,
+        }
+    }
+
+    /// What may happen still when it is no more.
+    pub(crate) fn bury(self, shared: &mut Shared) {
+        if let Doing::Sending { crossings, sent } = self.doing {
+            shared.sent_by_the_dead(&crossings[sent.saturating_sub(1)..]);
+        }
+    }
+
+    /// Carries it one step on; `false` is its end.
+    pub(crate) fn advance(&mut self, shared: &mut Shared, is_member: bool) -> bool {
+        let doing = std::mem::replace(&mut self.doing, Doing::Act(Action::More));
+        match doing {
+            Doing::Act(action) => self.act(shared, action, is_member),
+            Doing::Restoring { kind, from } => self.restore(shared, kind, from),
+            Doing::Writing { transaction, written } => self.write(shared, transaction, written),
+            Doing::Sending { crossings, sent } => self.send(shared, crossings, sent),
+        }
+    }
+
+    fn answer(&mut self, shared: &mut Shared, input: Input) -> bool {
+        let moment = shared.moment();
+        self.doing = Doing::Act(self.handler.step(moment, input));
+        true
+    }
+
+    fn own(&self, kind: Kind) -> Place {
+        Place { kind, ..self.seat.place }
+    }
+
+    fn act(&mut self, shared: &mut Shared, action: Action, is_member: bool) -> bool {
+        match action {
+            Action::Fence => {
+                // By now it may have learnt that it is out; or it has not, and fences the owner.
+                if !is_member && shared.one_in(2) {
+                    return false;
+                }
+                self.epoch = shared.log.init_producer(&self.transactional_id);
+                self.answer(shared, Input::Fenced)
+            }
+            Action::ReadCommitted => self.read_committed(shared),
+            Action::Restore { kind, since } => {
+                let place = self.own(kind);
+                let from = since.map_or(0, |since| shared.log.offset_at(place, since));
+                self.doing = Doing::Restoring { kind, from };
+                true
+            }
+            Action::Ready { next_offset } => {
+                self.read_from = next_offset;
+                self.answer(shared, Input::Started)
+            }
+            Action::Receive { until } => self.receive(shared, until),
+            Action::Deliver(crossings) => {
+                self.doing = Doing::Sending { crossings, sent: 0 };
+                true
+            }
+            Action::Transact(transaction) => self.begin(shared, transaction, is_member),
+            Action::Sleep(_) => self.answer(shared, Input::Woken),
+            Action::LookUpSchema(_) | Action::More | Action::Stop(_) => {
+                panic!("{:?}: {action:?}", self.seat)
+            }
+        }
+    }
+
+    fn read_committed(&mut self, shared: &mut Shared) -> bool {
+        let Seat { group, place, .. } = self.seat;
+        match shared.log.committed_offset(group, place) {
+            Ok(offset) => {
+                let log_end = shared.log.end_offset(place);
+                self.answer(shared, Input::Committed(Committed { offset, log_start: 0, log_end }))
+            }
+            Err(_) => {
+                self.doing = Doing::Act(Action::ReadCommitted);
+                true
+            }
+        }
+    }
+
+    fn receive(&mut self, shared: &mut Shared, until: Option<Timestamp>) -> bool {
+        let max = shared.rng.random_range(1..30);
+        let (records, next, _) = shared.log.read(self.seat.place, self.read_from, max);
+        self.read_from = next;
+        if !records.is_empty() {
+            return self.answer(shared, Input::Arrived(records));
+        }
+        if until.is_some_and(|until| until <= shared.now) {
+            return self.answer(shared, Input::Woken);
+        }
+        self.doing = Doing::Act(Action::Receive { until });
+        true
+    }
+
+    fn restore(&mut self, shared: &mut Shared, kind: Kind, from: i64) -> bool {
+        let max = shared.rng.random_range(1..100);
+        let (records, next, end) = shared.log.read(self.own(kind), from, max);
+        let moment = shared.moment();
+        let mut action = self.handler.step(moment, Input::Restored(records));
+        if action == Action::More {
+            if !end {
+                self.doing = Doing::Restoring { kind, from: next };
+                return true;
+            }
+            action = self.handler.step(moment, Input::RestoreEnd);
+        }
+        self.doing = Doing::Act(action);
+        true
+    }
+
+    /// The offset goes first; the group refuses it from somebody that it does not count in.
+    fn begin(&mut self, shared: &mut Shared, transaction: Transaction, is_member: bool) -> bool {
+        if let Err(refused) = shared.log.begin(&self.transactional_id, self.epoch) {
+            return self.refused(shared, refused);
+        }
+        if !is_member || shared.one_in(shared.faults.abort) {
+            return self.abort(shared);
+        }
+        let Transaction { next_offset, metadata, .. } = &transaction;
+        let Seat { group, place, .. } = self.seat;
+        let offset = GroupOffset { group, place, offset: *next_offset, metadata: metadata.clone() };
+        let outcome = shared.log.send_offset((&self.transactional_id, self.epoch), offset);
+        assert_eq!(outcome, Ok(()), "it was just begun");
+        self.doing = Doing::Writing { transaction, written: 0 };
+        true
+    }
+
+    fn abort(&mut self, shared: &mut Shared) -> bool {
+        match shared.log.abort(&self.transactional_id, self.epoch) {
+            Ok(()) => {
+                shared.tally.aborts += 1;
+                self.answer(shared, Input::TransactionAborted("simulated".to_owned()))
+            }
+            Err(refused) => self.refused(shared, refused),
+        }
+    }
+
+    fn refused(&mut self, shared: &mut Shared, refused: Refused) -> bool {
+        self.unknown(shared, &refused.to_string())
+    }
+
+    fn unknown(&mut self, shared: &mut Shared, reason: &str) -> bool {
+        shared.tally.unknown += 1;
+        self.answer(shared, Input::TransactionUnknown(reason.to_owned()))
+    }
+
+    fn write(&mut self, shared: &mut Shared, transaction: Transaction, written: usize) -> bool {
+        let some = shared.rng.random_range(1..10);
+        let at = shared.tick();
+        let producer = (self.transactional_id.as_str(), self.epoch);
+        for record in transaction.records.iter().skip(written).take(some) {
+            let place = self.own(record.kind);
+            if let Err(refused) = shared.log.send(producer, place, record, at) {
+                return self.refused(shared, refused);
+            }
+        }
+        let written = written + some;
+        if written < transaction.records.len() {
+            self.doing = Doing::Writing { transaction, written };
+            return true;
+        }
+        if shared.one_in(shared.faults.abort) {
+            return self.abort(shared);
+        }
+        if shared.one_in(shared.faults.left_open) {
+            return self.unknown(shared, "no answer, not done");
+        }
+        match shared.log.commit(&self.transactional_id, self.epoch) {
+            Err(refused) => self.refused(shared, refused),
+            Ok(()) if shared.one_in(shared.faults.lost_acknowledgement) => {
+                self.unknown(shared, "no answer, but done")
+            }
+            Ok(()) => self.answer(shared, Input::TransactionCommitted),
+        }
+    }
+
+    /// One record at a time. After an acknowledgement that is lost a new producer sends everything
+    /// again, and what the old one had under way may come behind it.
+    fn send(&mut self, shared: &mut Shared, crossings: Vec<Crossing>, sent: usize) -> bool {
+        let Some(crossing) = crossings.get(sent) else {
+            return self.answer(shared, Input::Delivered);
+        };
+        let sent = if shared.one_in(shared.faults.lost_acknowledgement) {
+            shared.sent_by_the_dead(&crossings[sent..]);
+            0
+        } else {
+            shared.cross(crossing);
+            sent + 1
+        };
+        self.doing = Doing::Sending { crossings, sent };
+        true
+    }
+}

@@ -1,0 +1,185 @@
+//! What all actors of a world share: the log, the clock, the dice, and a network that delivers late.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use millrace::engine::protocol::{Crossing, Moment};
+use millrace::kernel::message::Outgoing;
+use millrace::kernel::stream::Kind;
+use millrace::kernel::time::Timestamp;
+use millrace::log::memory::{MemoryLog, Place};
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+
+use super::bank::{Bank, aggregate_of};
+
+/// What can go wrong, each as one in so many; 0 is never.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Faults {
+    pub(crate) abort: u32,
+    pub(crate) lost_acknowledgement: u32,
+    pub(crate) left_open: u32,
+    pub(crate) crash: u32,
+    pub(crate) takeover: u32,
+    pub(crate) reset: u32,
+    pub(crate) late: u32,
+    pub(crate) pause: u32,
+    pub(crate) long_pause: u32,
+    pub(crate) compaction: u32,
+}
+
+impl Faults {
+    pub(crate) const NONE: Self = Self {
+        abort: 0,
+        lost_acknowledgement: 0,
+        left_open: 0,
+        crash: 0,
+        takeover: 0,
+        reset: 0,
+        late: 0,
+        pause: 0,
+        long_pause: 0,
+        compaction: 0,
+    };
+    pub(crate) const MANY: Self = Self {
+        abort: 15,
+        lost_acknowledgement: 15,
+        left_open: 20,
+        crash: 120,
+        takeover: 200,
+        reset: 400,
+        late: 40,
+        pause: 100,
+        long_pause: 2_000,
+        compaction: 200,
+    };
+}
+
+/// What went wrong, counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) crashes: u64,
+    pub(crate) takeovers: u64,
+    pub(crate) resets: u64,
+    pub(crate) aborts: u64,
+    pub(crate) unknown: u64,
+    pub(crate) late: u64,
+    pub(crate) days: u64,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.crashes += other.crashes;
+        self.takeovers += other.takeovers;
+        self.resets += other.resets;
+        self.aborts += other.aborts;
+        self.unknown += other.unknown;
+        self.late += other.late;
+        self.days += other.days;
+    }
+
+    pub(crate) fn faults(&self) -> u64 {
+        self.crashes
+            + self.takeovers
+            + self.resets
+            + self.aborts
+            + self.unknown
+            + self.late
+            + self.days
+    }
+}
+
+pub(crate) struct Shared {
+    pub(crate) bank: Arc<Bank>,
+    pub(crate) log: MemoryLog,
+    pub(crate) rng: StdRng,
+    pub(crate) faults: Faults,
+    pub(crate) tally: Tally,
+    pub(crate) now: Timestamp,
+    /// Sends of owners that are gone, which the network may still deliver: in order for each
+    /// partition, since their producers keep it.
+    late: Vec<VecDeque<(Place, Outgoing)>>,
+}
+
+impl Shared {
+    pub(crate) fn new(seed: u64, bank: Arc<Bank>) -> Self {
+        Self {
+            bank,
+            log: MemoryLog::default(),
+            rng: StdRng::seed_from_u64(seed),
+            faults: Faults::MANY,
+            tally: Tally::default(),
+            now: Timestamp(1_760_000_000_000_000),
+            late: Vec::new(),
+        }
+    }
+
+    pub(crate) fn one_in(&mut self, n: u32) -> bool {
+        n > 0 && self.rng.random_range(0..n) == 0
+    }
+
+    /// A little later than the last time that somebody looked.
+    pub(crate) fn tick(&mut self) -> Timestamp {
+        self.now.0 += self.rng.random_range(1..2_000);
+        self.now
+    }
+
+    pub(crate) fn moment(&mut self) -> Moment {
+        let nonce = self.rng.next_u64();
+        Moment { now: self.tick(), nonce }
+    }
+
+    pub(crate) fn append(&mut self, place: Place, record: &Outgoing) {
+        let at = self.tick();
+        self.log.append(place, record, at);
+    }
+
+    pub(crate) fn cross(&mut self, crossing: &Crossing) {
+        let (place, record) = addressed(crossing);
+        self.append(place, &record);
+    }
+
+    /// What a sender that is gone had sent but not seen acknowledged may arrive late, or never.
+    pub(crate) fn sent_by_the_dead(&mut self, unacknowledged: &[Crossing]) {
+        let mut queues: Vec<VecDeque<(Place, Outgoing)>> = Vec::new();
+        for (place, record) in unacknowledged.iter().map(addressed) {
+            match queues.iter_mut().find(|queue| queue[0].0 == place) {
+                Some(queue) => queue.push_back((place, record)),
+                None => queues.push(VecDeque::from([(place, record)])),
+            }
+        }
+        for mut queue in queues {
+            let arrive = self.rng.random_range(0..=queue.len());
+            queue.truncate(arrive);
+            if !queue.is_empty() {
+                self.late.push(queue);
+            }
+        }
+    }
+
+    pub(crate) fn may_arrive_late(&mut self, place: Place, record: Outgoing) {
+        self.late.push(VecDeque::from([(place, record)]));
+    }
+
+    /// One of the late ones arrives; `false` if there is none.
+    pub(crate) fn arrive_late(&mut self) -> bool {
+        if self.late.is_empty() {
+            return false;
+        }
+        let index = self.rng.random_range(0..self.late.len());
+        if let Some((place, record)) = self.late[index].pop_front() {
+            self.tally.late += 1;
+            self.append(place, &record);
+        }
+        if self.late[index].is_empty() {
+            self.late.swap_remove(index);
+        }
+        true
+    }
+}
+
+fn addressed(crossing: &Crossing) -> (Place, Outgoing) {
+    let (topic, partition, record) = crossing.parts();
+    let place = Place { aggregate: aggregate_of(topic), kind: Kind::Commands, partition };
+    (place, record.clone())
+}
