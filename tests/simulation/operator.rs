@@ -51,6 +51,8 @@ impl Operator {
             reply_to: None,
             correlation_id: None,
             causation_id: None,
+            time: None,
+            traceparent: None,
         };
         let source = Source { group: "operator".to_owned(), topic_id: Uuid::nil(), partition: 0 };
         let cause = (&source, self.count, 0);

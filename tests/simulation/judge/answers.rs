@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use millrace::domain::banking::account::{self, Event};
 use millrace::domain::banking::account_opening::slot_id;
 use millrace::domain::banking::{account_opening, transfer};
+use millrace::kernel::reactor::step_id;
 use millrace::kernel::result::{CommandResult, Outcome};
 use millrace::kernel::stream::AggregateName;
 use uuid::Uuid;
@@ -20,7 +21,7 @@ const WINDOW_SECONDS: i64 = 24 * 60 * 60;
 
 pub(super) fn judge(story: &Story, clients: &Clients, verdict: &mut Verdict) {
     let firsts = first_answers(story, verdict);
-    events_follow_from_answers(story, &firsts, clients);
+    events_follow_from_answers(story, &firsts);
     for (id, sent) in &clients.sent {
         let answers = firsts.get(&(account::NAME, sent.account.as_str(), *id, false));
         let answers = answers.unwrap_or_else(|| panic!("no result for {id}: {sent:?}"));
@@ -62,11 +63,7 @@ fn first_answers<'s>(
 }
 
 /// What an answer promises is there, and nothing else is.
-fn events_follow_from_answers(
-    story: &Story,
-    firsts: &BTreeMap<Asked<'_>, Vec<&CommandResult>>,
-    clients: &Clients,
-) {
+fn events_follow_from_answers(story: &Story, firsts: &BTreeMap<Asked<'_>, Vec<&CommandResult>>) {
     let mut by_command: BTreeMap<(AggregateName, &str, Uuid), Vec<u64>> = BTreeMap::new();
     let mut slots: BTreeMap<&str, Option<&str>> = BTreeMap::new();
     for event in &story.events {
@@ -82,14 +79,14 @@ fn events_follow_from_answers(
             .filter_map(|answer| Some(answer.first_sequence?..=answer.last_sequence?))
             .flatten()
             .collect();
-        let sent = clients.sent.get(id).filter(|_| !internal);
-        if sent.is_some_and(|sent| sent.what == What::Opening) {
-            // The command that has made the account is another one: it names the client's.
-            if !promised.is_empty() {
-                assert_eq!(promised, [1], "{id} of {stream}");
-                assert_eq!(slots[stream], Some(slot_id(stream, *id).as_str()), "{id} of {stream}");
+        if promised == [1] && *aggregate == account::NAME {
+            // The event names the client's command; the step that made it is the slot's.
+            let slot = slots[stream].unwrap();
+            if *internal {
+                assert_eq!(*id, step_id(slot, "OPEN"), "{stream} and its slot {slot}");
+                continue;
             }
-            continue;
+            assert_eq!(slot, slot_id(stream, *id), "{id} of {stream}");
         }
         let found = by_command.remove(&(*aggregate, stream, *id)).unwrap_or_default();
         assert_eq!(found, promised, "events of {id} in {aggregate} {stream} against its results");
