@@ -1,13 +1,15 @@
 //! Drives one handler: its actions are carried out on the log in memory, with every fault between.
 
+use millrace::engine::position::Position;
 use millrace::engine::protocol::{Action, Committed, Crossing, Handler, Input, Transaction};
-use millrace::kernel::stream::Kind;
+use millrace::kernel::message::Record;
+use millrace::kernel::stream::{Kind, POSITION_KEY};
 use millrace::kernel::time::Timestamp;
 use millrace::log::memory::{GroupOffset, Place, Refused};
 use rand::RngExt;
 
 use super::bank::Seat;
-use super::shared::Shared;
+use super::shared::{Forced, Planted, Shared};
 
 /// A handler and what it is in the middle of.
 pub(crate) struct Lane {
@@ -38,8 +40,10 @@ enum Doing {
 
 impl Lane {
     pub(crate) fn new(shared: &mut Shared, seat: Seat) -> Self {
-        let batch_max = shared.rng.random_range(1..20);
-        let mut handler = shared.bank.handler(seat, batch_max);
+        let drawn = shared.rng.random_range(1..20);
+        let batch_max = shared.batch_max.unwrap_or(drawn);
+        let leaks = shared.is_planted(Planted::Rollback);
+        let mut handler = shared.bank.handler(seat, batch_max, &shared.mood, leaks);
         let doing = Doing::Act(handler.start());
         let Place { aggregate, partition, .. } = seat.place;
         let transactional_id = format!("{}.{aggregate}.{partition}", seat.group);
@@ -55,6 +59,11 @@ impl Lane {
             }
             _ => false,
         }
+    }
+
+    /// Whether it is in the middle of a transaction.
+    pub(crate) const fn is_writing(&self) -> bool {
+        matches!(self.doing, Doing::Writing { .. })
     }
 
     /// When it is to be woken.
@@ -121,9 +130,8 @@ impl Lane {
             }
             Action::Transact(transaction) => self.begin(shared, transaction, is_member),
             Action::Sleep(_) => self.answer(shared, Input::Woken),
-            Action::LookUpSchema(_) | Action::More | Action::Stop(_) => {
-                panic!("{:?}: {action:?}", self.seat)
-            }
+            Action::LookUpSchema(_) => self.answer(shared, Input::SchemaLookedUp),
+            Action::More | Action::Stop(_) => panic!("{:?}: {action:?}", self.seat),
         }
     }
 
@@ -157,9 +165,17 @@ impl Lane {
 
     fn restore(&mut self, shared: &mut Shared, kind: Kind, from: i64) -> bool {
         let max = shared.rng.random_range(1..100);
-        let (records, next, end) = shared.log.read(self.own(kind), from, max);
+        let (mut records, next, end) = shared.log.read(self.own(kind), from, max);
+        match shared.planted {
+            Some(Planted::Answers) if kind == Kind::Results => records.clear(),
+            Some(Planted::Origins) => records.iter_mut().for_each(forget_origins),
+            _ => {}
+        }
         let moment = shared.moment();
         let mut action = self.handler.step(moment, Input::Restored(records));
+        while let Action::LookUpSchema(_) = action {
+            action = self.handler.step(moment, Input::SchemaLookedUp);
+        }
         if action == Action::More {
             if !end {
                 self.doing = Doing::Restoring { kind, from: next };
@@ -218,9 +234,13 @@ impl Lane {
             }
         }
         let written = written + some;
-        if written < transaction.records.len() {
+        let hurries = shared.is_planted(Planted::Drain) && shared.one_in(10);
+        if written < transaction.records.len() && !hurries {
             self.doing = Doing::Writing { transaction, written };
             return true;
+        }
+        if let Some(forced) = shared.forced_commit(self.seat.place) {
+            return self.end_as_forced(shared, forced, transaction.next_offset);
         }
         if shared.one_in(shared.faults.abort) {
             return self.abort(shared);
@@ -231,10 +251,24 @@ impl Lane {
         match shared.log.commit(&self.transactional_id, self.epoch) {
             Err(refused) => self.refused(shared, refused),
             Ok(()) if shared.one_in(shared.faults.lost_acknowledgement) => {
+                if shared.is_planted(Planted::Witness) {
+                    return self.answer(shared, Input::TransactionAborted("planted".to_owned()));
+                }
                 self.unknown(shared, "no answer, but done")
             }
             Ok(()) => self.answer(shared, Input::TransactionCommitted),
         }
+    }
+
+    fn end_as_forced(&mut self, shared: &mut Shared, forced: Forced, next_offset: i64) -> bool {
+        let is_done = matches!(forced, Forced::LostDone | Forced::ForeignDone);
+        if is_done {
+            shared.log.commit(&self.transactional_id, self.epoch).unwrap();
+        }
+        if matches!(forced, Forced::ForeignDone | Forced::ForeignOpen) {
+            shared.log.reset_offset(self.seat.group, self.seat.place, Some(next_offset));
+        }
+        self.unknown(shared, "as forced")
     }
 
     /// One record at a time. After an acknowledgement that is lost a new producer sends everything
@@ -243,7 +277,7 @@ impl Lane {
         let Some(crossing) = crossings.get(sent) else {
             return self.answer(shared, Input::Delivered);
         };
-        let sent = if shared.one_in(shared.faults.lost_acknowledgement) {
+        let sent = if shared.breaks_delivery(self.seat.place, sent) {
             shared.sent_by_the_dead(&crossings[sent..]);
             0
         } else {
@@ -252,5 +286,14 @@ impl Lane {
         };
         self.doing = Doing::Sending { crossings, sent };
         true
+    }
+}
+
+/// Planted: a position record without the origins that were taken.
+fn forget_origins(record: &mut Record) {
+    if record.key.as_deref() == Some(POSITION_KEY) {
+        let mut position = Position::from_bytes(record.value.as_deref().unwrap()).unwrap();
+        position.origins.clear();
+        record.value = Some(position.to_bytes().into_boxed_slice());
     }
 }

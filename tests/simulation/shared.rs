@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use millrace::engine::protocol::{Crossing, Moment};
 use millrace::kernel::message::Outgoing;
+use millrace::kernel::reactor::Reactor;
 use millrace::kernel::stream::Kind;
 use millrace::kernel::time::Timestamp;
 use millrace::log::memory::{MemoryLog, Place};
@@ -12,6 +13,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use super::bank::{Bank, aggregate_of};
+use super::faulty::Mood;
+use super::store::Store;
 
 /// What can go wrong, each as one in so many; 0 is never.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +29,12 @@ pub(crate) struct Faults {
     pub(crate) pause: u32,
     pub(crate) long_pause: u32,
     pub(crate) compaction: u32,
+    /// A step's decision breaks.
+    pub(crate) breaks: u32,
+    /// A schema is not known yet.
+    pub(crate) unknown: u32,
+    /// A projection's database is lost.
+    pub(crate) wipe: u32,
 }
 
 impl Faults {
@@ -40,6 +49,9 @@ impl Faults {
         pause: 0,
         long_pause: 0,
         compaction: 0,
+        breaks: 0,
+        unknown: 0,
+        wipe: 0,
     };
     pub(crate) const MANY: Self = Self {
         abort: 15,
@@ -52,6 +64,9 @@ impl Faults {
         pause: 100,
         long_pause: 2_000,
         compaction: 200,
+        breaks: 25,
+        unknown: 300,
+        wipe: 4_000,
     };
 }
 
@@ -89,11 +104,49 @@ impl Tally {
     }
 }
 
+/// What is switched off on purpose, to see that the judge finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Planted {
+    /// A transaction is committed while some of its records are still on their way.
+    Drain,
+    /// A commit that is not acknowledged is taken for one that was not done.
+    Witness,
+    /// What an aborted transaction did to the state stays.
+    Rollback,
+    /// Answers are not read back.
+    Answers,
+    /// The origins that were taken are not read back.
+    Origins,
+    /// A reactor begins where its group's offset stands.
+    Position,
+}
+
+/// What shall go wrong next at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forced {
+    /// The commit is done, but nobody hears of it.
+    LostDone,
+    /// The commit is not done, and nobody hears of it.
+    LostOpen,
+    /// As the two above, and then somebody commits the very offset of the batch.
+    ForeignDone,
+    ForeignOpen,
+    /// The delivery breaks before the record with that number.
+    Delivery(usize),
+}
+
 pub(crate) struct Shared {
     pub(crate) bank: Arc<Bank>,
+    pub(crate) reactors: Vec<Arc<dyn Reactor>>,
+    pub(crate) mood: Arc<Mood>,
     pub(crate) log: MemoryLog,
+    pub(crate) store: Store,
     pub(crate) rng: StdRng,
     pub(crate) faults: Faults,
+    pub(crate) planted: Option<Planted>,
+    pub(crate) forced: Vec<(Place, Forced)>,
+    /// The most commands of a turn; drawn if it is not set.
+    pub(crate) batch_max: Option<usize>,
     pub(crate) tally: Tally,
     pub(crate) now: Timestamp,
     /// Sends of owners that are gone, which the network may still deliver: in order for each
@@ -102,16 +155,48 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(seed: u64, bank: Arc<Bank>) -> Self {
+    pub(crate) fn new(seed: u64, bank: Arc<Bank>, faults: Faults) -> Self {
+        let mood = Arc::new(Mood::new(seed));
+        mood.set(faults.breaks, faults.unknown);
         Self {
+            reactors: bank.reactors(&mood),
             bank,
+            mood,
             log: MemoryLog::default(),
+            store: Store::default(),
             rng: StdRng::seed_from_u64(seed),
-            faults: Faults::MANY,
+            faults,
+            planted: None,
+            forced: Vec::new(),
+            batch_max: None,
             tally: Tally::default(),
             now: Timestamp(1_760_000_000_000_000),
             late: Vec::new(),
         }
+    }
+
+    pub(crate) fn be_calm(&mut self) {
+        self.faults = Faults::NONE;
+        self.mood.set(0, 0);
+    }
+
+    pub(crate) fn is_planted(&self, bug: Planted) -> bool {
+        self.planted == Some(bug)
+    }
+
+    /// What shall go wrong there with a transaction.
+    pub(crate) fn forced_commit(&mut self, place: Place) -> Option<Forced> {
+        let is_it =
+            |(at, forced): &(Place, Forced)| *at == place && !matches!(forced, Forced::Delivery(_));
+        let index = self.forced.iter().position(is_it)?;
+        Some(self.forced.swap_remove(index).1)
+    }
+
+    /// Whether a delivery from there shall break before that record.
+    pub(crate) fn breaks_delivery(&mut self, place: Place, index: usize) -> bool {
+        let found = self.forced.iter().position(|it| *it == (place, Forced::Delivery(index)));
+        found.map(|index| self.forced.swap_remove(index)).is_some()
+            || self.one_in(self.faults.lost_acknowledgement)
     }
 
     pub(crate) fn one_in(&mut self, n: u32) -> bool {

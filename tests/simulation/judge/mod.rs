@@ -3,6 +3,7 @@
 
 mod answers;
 mod money;
+mod rows;
 mod sagas;
 mod story;
 
@@ -41,6 +42,20 @@ impl Verdict {
     }
 }
 
+/// Judges what the log says without asking clients.
+pub(crate) fn judge_log(world: &World) {
+    let story = Story::read(&world.shared);
+    story.streams_are_dense();
+    money::judge(&story);
+    sagas::judge(&story, &mut Verdict::default());
+    rows::judge(&world.shared);
+}
+
+/// How many commands, events and results there are.
+pub(crate) fn counts(world: &World) -> [usize; 3] {
+    Story::counts(&world.shared)
+}
+
 pub(crate) fn judge(world: &World, clients: &Clients) -> Verdict {
     let mut verdict = Verdict { tally: world.shared.tally, ..Verdict::default() };
     let story = Story::read(&world.shared);
@@ -50,6 +65,7 @@ pub(crate) fn judge(world: &World, clients: &Clients) -> Verdict {
     answers::judge(&story, clients, &mut verdict);
     money::judge(&story);
     sagas::judge(&story, &mut verdict);
+    rows::judge(&world.shared);
     verdict
 }
 
@@ -60,4 +76,5 @@ pub(crate) fn nothing_follows_from_a_reset(world: &mut World) {
     world.reset_all(offset);
     world.settle();
     assert_eq!(Story::counts(&world.shared), before, "a reset to {offset:?} led to something");
+    rows::judge(&world.shared);
 }
