@@ -19,6 +19,8 @@ pub(crate) struct Lane {
     doing: Doing,
     epoch: u32,
     read_from: i64,
+    /// How many microseconds its clock is wrong.
+    skew: i64,
 }
 
 enum Doing {
@@ -47,14 +49,15 @@ impl Lane {
         let doing = Doing::Act(handler.start());
         let Place { aggregate, partition, .. } = seat.place;
         let transactional_id = format!("{}.{aggregate}.{partition}", seat.group);
-        Self { seat, transactional_id, handler, doing, epoch: 0, read_from: 0 }
+        let skew = shared.draw_skew();
+        Self { seat, transactional_id, handler, doing, epoch: 0, read_from: 0, skew }
     }
 
     /// Whether nothing but a command or a timer moves it on.
     pub(crate) fn is_idle(&self, shared: &Shared) -> bool {
         match &self.doing {
             Doing::Act(Action::Receive { until }) => {
-                until.is_none_or(|until| until > shared.now)
+                until.is_none_or(|until| until > self.clock(shared))
                     && !shared.log.has_more(self.seat.place, self.read_from)
             }
             _ => false,
@@ -69,7 +72,9 @@ impl Lane {
     /// When it is to be woken.
     pub(crate) fn wakes_at(&self) -> Option<Timestamp> {
         match &self.doing {
-            Doing::Act(Action::Receive { until }) => *until,
+            Doing::Act(Action::Receive { until }) => {
+                until.map(|until| Timestamp(until.0 - self.skew))
+            }
             _ => None,
         }
     }
@@ -83,6 +88,9 @@ impl Lane {
 
     /// Carries it one step on; `false` is its end.
     pub(crate) fn advance(&mut self, shared: &mut Shared, is_member: bool) -> bool {
+        if shared.one_in(shared.faults.clock) {
+            self.skew = shared.draw_skew();
+        }
         let doing = std::mem::replace(&mut self.doing, Doing::Act(Action::More));
         match doing {
             Doing::Act(action) => self.act(shared, action, is_member),
@@ -93,9 +101,13 @@ impl Lane {
     }
 
     fn answer(&mut self, shared: &mut Shared, input: Input) -> bool {
-        let moment = shared.moment();
+        let moment = shared.moment(self.skew);
         self.doing = Doing::Act(self.handler.step(moment, input));
         true
+    }
+
+    const fn clock(&self, shared: &Shared) -> Timestamp {
+        Timestamp(shared.now.0 + self.skew)
     }
 
     fn own(&self, kind: Kind) -> Place {
@@ -156,7 +168,7 @@ impl Lane {
         if !records.is_empty() {
             return self.answer(shared, Input::Arrived(records));
         }
-        if until.is_some_and(|until| until <= shared.now) {
+        if until.is_some_and(|until| until <= self.clock(shared)) {
             return self.answer(shared, Input::Woken);
         }
         self.doing = Doing::Act(Action::Receive { until });
@@ -171,7 +183,7 @@ impl Lane {
             Some(Planted::Origins) => records.iter_mut().for_each(forget_origins),
             _ => {}
         }
-        let moment = shared.moment();
+        let moment = shared.moment(self.skew);
         let mut action = self.handler.step(moment, Input::Restored(records));
         while let Action::LookUpSchema(_) = action {
             action = self.handler.step(moment, Input::SchemaLookedUp);

@@ -35,6 +35,8 @@ pub(crate) struct Faults {
     pub(crate) unknown: u32,
     /// A projection's database is lost.
     pub(crate) wipe: u32,
+    /// Somebody's clock is put right, or wrong.
+    pub(crate) clock: u32,
 }
 
 impl Faults {
@@ -52,6 +54,7 @@ impl Faults {
         breaks: 0,
         unknown: 0,
         wipe: 0,
+        clock: 0,
     };
     pub(crate) const MANY: Self = Self {
         abort: 15,
@@ -67,6 +70,7 @@ impl Faults {
         breaks: 25,
         unknown: 300,
         wipe: 4_000,
+        clock: 300,
     };
 }
 
@@ -209,9 +213,15 @@ impl Shared {
         self.now
     }
 
-    pub(crate) fn moment(&mut self) -> Moment {
+    /// What a process with such a clock is told.
+    pub(crate) fn moment(&mut self, skew: i64) -> Moment {
         let nonce = self.rng.next_u64();
-        Moment { now: self.tick(), nonce }
+        Moment { now: Timestamp(self.tick().0 + skew), nonce }
+    }
+
+    /// How many microseconds a clock is wrong.
+    pub(crate) fn draw_skew(&mut self) -> i64 {
+        if self.faults.clock == 0 { 0 } else { self.rng.random_range(-3_000_000..3_000_000) }
     }
 
     pub(crate) fn append(&mut self, place: Place, record: &Outgoing) {
