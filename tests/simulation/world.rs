@@ -181,10 +181,11 @@ impl World {
         // A dead owner's old position may just have come in. Only whoever starts there sends
         // again what came since, and stores a newer one.
         self.restart(|role| role != Role::Handler);
-        for _ in 0..400 {
+        for _ in 0..3_000 {
             self.come_to_rest();
             if let Some(at) = self.actors.iter().filter_map(Actor::wakes_at).min() {
-                self.shared.now = self.shared.now.max(at);
+                // A little late, so that what is due at nearly the same time is done at once.
+                self.shared.now = self.shared.now.max(Timestamp(at.0 + 20_000));
             } else if !self.operator.resume_parked(&mut self.shared) {
                 return;
             }
