@@ -10,6 +10,8 @@ pub mod engine;
 
 pub mod log;
 
+pub mod state;
+
 pub mod read_model;
 
 pub mod runtime;

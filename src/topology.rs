@@ -56,8 +56,8 @@ fn handled_by<D: Decider, C: Codec<D>>(codec: C) -> Aggregate {
     Aggregate {
         name: D::NAME,
         has_timers: D::HAS_TIMERS,
-        make: Arc::new(move |settings| {
-            Box::new(CommandHandler::<D, C>::new(settings, Arc::clone(&codec)))
+        make: Arc::new(move |settings, shelf| {
+            Box::new(CommandHandler::<D, C>::new(settings, Arc::clone(&codec), shelf))
         }),
     }
 }

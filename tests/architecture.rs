@@ -86,7 +86,9 @@ fn imports_go_one_way() {
     imports_only("src/codec", &["kernel", "domain", "codec", "config"]);
     imports_only("src/engine", &["kernel", "engine"]);
     imports_only("src/log", &["kernel", "config", "topics", "log", "clock"]);
-    let runtime = ["kernel", "engine", "log", "read_model", "codec", "config", "clock", "runtime"];
+    imports_only("src/state", &["kernel", "engine", "state"]);
+    let runtime =
+        ["kernel", "engine", "log", "state", "read_model", "codec", "config", "clock", "runtime"];
     imports_only("src/runtime", &runtime);
 }
 
@@ -94,6 +96,7 @@ fn imports_go_one_way() {
 fn pure_folders_touch_nothing_outside() {
     let outside = [
         "rdkafka",
+        "fjall",
         "tokio",
         "reqwest",
         "axum",
@@ -140,6 +143,7 @@ fn every_outside_system_has_one_home() {
         ("tokio_postgres", "src/read_model"),
         ("deadpool_postgres", "src/read_model"),
         ("use clickhouse::", "src/read_model"),
+        ("fjall", "src/state"),
         ("axum", "src/http"),
         ("clap::", "src/cli"),
         ("comfy_table", "src/cli"),

@@ -3,7 +3,7 @@
 
 # One date for all its uses, even if midnight passes meanwhile.
 DAY=$(date -u -d yesterday +%F)
-banking_day() { "$REPO/ops/demo.d/banking-day" "$@" --date "$DAY"; } # openings|business, options...
+banking_day() { "$REPO/ops/demo.d/banking-day" "$@" --date "$DAY"; } # openings|business|transfers, options...
 
 sql() { # query, options of psql...
   local query=$1
@@ -39,11 +39,21 @@ show_volumes() {
   echo
 }
 
+show_transfers() {
+  echo
+  echo 'Postgres, banking.transfer: what became of the money on its way'
+  sql "SELECT state, currency, count(*) AS transfers, sum(amount) AS amount,
+              round(avg(extract(epoch FROM ended_at - created_at)) * 1000) AS average_ms,
+              min(reason) AS reason
+         FROM banking.transfer GROUP BY state, currency ORDER BY state, currency"
+  "$MILLRACE" sagas list
+}
+
 # The day is made so that it is known which commands succeed, and each of those is one event.
 check_counts() {
   local day expected found
   day=$(banking_day openings --counts)
-  expected=$(printf '%s\n%s\n' "$day" "$(banking_day business --counts)" |
+  expected=$(printf '%s\n%s\n%s\n' "$day" "$(banking_day business --counts)" "$(banking_day transfers --counts)" |
     "$PYTHON" -c 'import json, sys; print(sum(json.loads(line)["accepted"] for line in sys.stdin))')
   found=$(clickhouse "SELECT count() FROM event WHERE aggregate = 'account'
     AND startsWith(aggregate_id, '$(banking_day openings | head -c 10)')
@@ -60,7 +70,9 @@ checksum_of_postgres() {
          (SELECT coalesce(string_agg((to_jsonb(t) - 'transaction_count_30_days')::text, E'\n' ORDER BY t.account_id), '')
             FROM banking.account_summary t) ||
          (SELECT coalesce(string_agg(to_jsonb(t)::text, E'\n' ORDER BY t.transaction_id), '')
-            FROM banking.account_transaction t))" -A -t
+            FROM banking.account_transaction t) ||
+         (SELECT coalesce(string_agg(to_jsonb(t)::text, E'\n' ORDER BY t.transfer_id), '')
+            FROM banking.transfer t))" -A -t
 }
 
 rows_of_postgres() {

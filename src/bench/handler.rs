@@ -14,12 +14,13 @@ use super::{Bench, Error, blocking, latency};
 use crate::clock;
 use crate::codec::banking::AccountCodec;
 use crate::config::Config;
+use crate::engine::reply::RESULT_OF;
 use crate::kernel::codec::Codec;
 use crate::kernel::result::{CommandResult, Outcome};
 use crate::log::kafka::group::Witness;
 use crate::log::kafka::load::Feed;
 use crate::log::kafka::partition_reader::{PartitionReader, Start};
-use crate::log::kafka::reader::ReaderPool;
+use crate::log::kafka::reader::{Begin, ReaderPool};
 
 /// Commands that are handled before anything is measured: the patterns of the raw passage.
 const WARM_COMMANDS: usize = 60_000;
@@ -273,8 +274,10 @@ impl Results {
         let (mut times, mut rejected) = (Vec::new(), 0);
         for partition in 0..partitions {
             let mut outcome = Ok(());
-            pool.read_to_end(topic, partition, None, |records| {
-                for record in records {
+            pool.read_to_end(topic, partition, Begin::Oldest, |records| {
+                // An opening has two results: the client's, and the process manager's own.
+                let of_clients = records.iter().filter(|one| one.headers.get(RESULT_OF).is_none());
+                for record in of_clients {
                     times.push(record.timestamp_ms);
                     let Some(codec) = judge else { continue };
                     match codec.decode_result(record.value.as_deref().unwrap_or_default()) {

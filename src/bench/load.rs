@@ -93,7 +93,8 @@ impl Grants {
         Ok(Self { topic, key: internal_key(config, &cluster_id) })
     }
 
-    fn sign(&self, wire: &mut Wire, nth: u64) {
+    /// Signs a granted opening; of two, the later one has the higher `nth`.
+    pub fn sign(&self, wire: &mut Wire, nth: u64) {
         let source =
             Source { group: "millrace.bench".to_owned(), topic_id: Uuid::nil(), partition: 0 };
         let offset = i64::try_from(nth).unwrap_or(i64::MAX);

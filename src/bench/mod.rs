@@ -20,6 +20,8 @@
 //! - **clickhouse**: as postgres. Raw: the same blocks, prepared in memory, as many at once.
 //! - **restore**: events a second of a handler's restart, from its start to all partitions ready,
 //!   less what a start takes that restores nothing. Raw: read, decode, fold in a hash map.
+//! - **transfers**: from the *intended* moment of sending to `TransferCompleted`, in an open loop;
+//!   and transfers a second of a backlog. Raw: six raw passages, one after the other.
 //!
 //! Every `ratio` is the figure over the raw one: above 1 is more of it, so for a latency longer.
 //! The first 5 % of a backlog and the first two seconds of a load are warm-up and left out. A
@@ -39,6 +41,7 @@ pub mod load;
 pub mod postgres;
 pub mod raw;
 pub mod restore;
+pub mod transfers;
 pub mod visible;
 
 use std::sync::Arc;
@@ -89,6 +92,8 @@ pub enum Part {
     ClickHouse,
     /// Events a second of a restart.
     Restore,
+    /// Transfers from end to end.
+    Transfers,
 }
 
 /// What a person sees meanwhile.
@@ -116,6 +121,8 @@ pub struct Report {
     pub clickhouse: Option<visible::Figures>,
     /// A restart.
     pub restore: Option<restore::Figures>,
+    /// Transfers from end to end.
+    pub transfers: Option<transfers::Figures>,
 }
 
 /// What was asked for.
@@ -218,6 +225,10 @@ impl Bench {
                 Part::Postgres => report.postgres = Some(postgres::measure(self).await?),
                 Part::ClickHouse => report.clickhouse = Some(clickhouse::measure(self).await?),
                 Part::Restore => report.restore = Some(restore::measure(self).await?),
+                Part::Transfers => {
+                    let raw = report.latency.as_ref();
+                    report.transfers = Some(transfers::measure(self, raw).await?);
+                }
             }
         }
         if let Some(handler) = &mut report.handler {

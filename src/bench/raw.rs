@@ -22,7 +22,7 @@ use crate::kernel::message::{Headers, Outgoing, Record};
 use crate::kernel::stream::{Kind, POSITION_KEY};
 use crate::log::kafka::group::{ConsumerGroupMetadata, Member, Place, Rebalance};
 use crate::log::kafka::partition_reader::{PartitionReader, Start};
-use crate::log::kafka::reader::ReaderPool;
+use crate::log::kafka::reader::{Begin, ReaderPool};
 use crate::log::kafka::transaction::{End, InputOffset, TransactionalProducer};
 
 /// As many as a real lane's.
@@ -141,7 +141,7 @@ impl Patterns {
         let pool = ReaderPool::new(&config.kafka, 1);
         let read = |topic: &str, kind: Kind| -> Result<Vec<Outgoing>, Error> {
             let mut found: Vec<Outgoing> = Vec::with_capacity(PATTERNS);
-            pool.read_to_end(topic, 0, None, |records| {
+            pool.read_to_end(topic, 0, Begin::Oldest, |records| {
                 found.extend(records.into_iter().map(|record| Outgoing {
                     kind,
                     key: record.key.map(Vec::from),
@@ -225,10 +225,10 @@ impl RawLane {
             Kind::Events | Kind::Commands | Kind::DeadLetters | Kind::Timers => &self.topics.events,
         };
         let sent = &records[..=written];
-        let end = self.producer.transact(&input, group, self.place.1, sent, topic);
+        let end = self.producer.transact(&input, group, self.place.1, sent, None, topic);
         records.swap(written, self.batch * 2);
         match end {
-            End::Committed => Ok(()),
+            End::Committed(_) => Ok(()),
             End::Aborted(reason) | End::Unknown(reason) => {
                 Err(Error::Wrong(format!("a raw transaction failed: {reason}")))
             }

@@ -16,7 +16,7 @@ use crate::kernel::codec::Codec;
 use crate::kernel::decider::Decider;
 use crate::kernel::stream::parse_event_key;
 use crate::kernel::time::Timestamp;
-use crate::log::kafka::reader::ReaderPool;
+use crate::log::kafka::reader::{Begin, ReaderPool};
 
 /// What a restart came to.
 #[derive(Debug, Serialize)]
@@ -94,7 +94,7 @@ async fn read_all(
         blocking(move || {
             let mut streams: HashMap<String, <Account as Decider>::State> = HashMap::new();
             let (mut count, mut outcome) = (0, Ok(()));
-            pool.read_to_end(&topic, partition, None, |records| {
+            pool.read_to_end(&topic, partition, Begin::Oldest, |records| {
                 for record in &records {
                     let key = record.key.as_deref().unwrap_or_default();
                     let Some((id, _)) = parse_event_key(key) else { continue };

@@ -14,7 +14,7 @@ use super::latency::{Seen, open_loop};
 use super::{Bench, Error, blocking};
 use crate::clock;
 use crate::kernel::message::Record;
-use crate::log::kafka::reader::ReaderPool;
+use crate::log::kafka::reader::{Begin, ReaderPool};
 
 /// How long a projection may stand still before it is given up.
 const STALL_MAX: Duration = Duration::from_secs(60);
@@ -70,7 +70,7 @@ impl Log {
             let mut all = Vec::new();
             for partition in 0..partitions {
                 let (mut offsets, mut outcome) = (Vec::new(), Ok(()));
-                pool.read_to_end(&topic, partition, None, |records| {
+                pool.read_to_end(&topic, partition, Begin::Oldest, |records| {
                     for record in records {
                         offsets.push(record.offset);
                         if outcome.is_ok() {

@@ -35,6 +35,8 @@ its raw limit, measured in the same run, and `ratio` is the figure over it:
               p50_ms ...: an event's append time -> its row is seen by a polling SELECT, at --rate
   clickhouse  as postgres; raw: inserts of the same blocks, prepared
   restore     events/s of a restart, less what an idle start takes; raw: read, decode and fold
+  transfers   transfers/s of a backlog; intended moment of sending -> completed at --rate / 10;
+              its ratio is of p50, over six raw passages one after the other
 Client, brokers and databases share the machine: figures mean little without their ratios.")]
 pub struct Arguments {
     /// Commands in the backlog, openings of accounts included
@@ -86,6 +88,8 @@ enum PartName {
     Clickhouse,
     /// A restart.
     Restore,
+    /// Transfers from end to end.
+    Transfers,
 }
 
 impl PartName {
@@ -96,6 +100,7 @@ impl PartName {
             Self::Postgres => Part::Postgres,
             Self::Clickhouse => Part::ClickHouse,
             Self::Restore => Part::Restore,
+            Self::Transfers => Part::Transfers,
         }
     }
 }
@@ -252,6 +257,12 @@ fn show(report: &Report, output: Output) {
     if let Some(it) = &report.restore {
         row("restore: events", rate(it.rate), rate(it.raw_rate), it.ratio.to_string());
         row("restore: ready after", format!("{} s", it.ready_s), String::new(), String::new());
+    }
+    if let Some(it) = &report.transfers {
+        let ratio = it.ratio.map(|ratio| ratio.to_string()).unwrap_or_default();
+        row("transfers", rate(it.rate), String::new(), String::new());
+        row("transfer to completed: p50", ms(it.real.p50_ms), String::new(), ratio);
+        row("transfer to completed: p99", ms(it.real.p99_ms), String::new(), String::new());
     }
     output.table(["", "figure", "raw limit", "ratio"], rows);
 }

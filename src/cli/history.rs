@@ -3,15 +3,20 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::{Exit, Output, stream_name};
 use crate::codec::banking::AccountCodec;
+use crate::codec::banking::account_opening::AccountOpeningCodec;
+use crate::codec::banking::customer::CustomerCodec;
+use crate::codec::banking::transfer::TransferCodec;
 use crate::codec::schemas::Schemas;
 use crate::config::Config;
-use crate::domain::banking::account;
+use crate::domain::banking::{account, account_opening, customer, transfer};
 use crate::kernel::codec::{Codec, CodecError};
+use crate::kernel::decider::Decider;
 use crate::kernel::message::Record;
 use crate::kernel::stream::{Kind, parse_event_key, partition_of};
 use crate::log::kafka;
@@ -33,6 +38,13 @@ pub struct Arguments {
     stream: String,
     /// The aggregate's id, if it does not stand behind the slash
     id: Option<String>,
+}
+
+impl Arguments {
+    /// For that stream.
+    pub(super) const fn of(aggregate: String, id: String) -> Self {
+        Self { stream: aggregate, id: Some(id) }
+    }
 }
 
 /// Runs the subcommand.
@@ -112,14 +124,23 @@ type Decode = Box<dyn Fn(&[u8]) -> Result<Value, CodecError> + Send + Sync>;
 
 /// How the events of an aggregate are read.
 fn decoder(aggregate: &str, schemas: &Arc<Schemas>) -> Option<Decode> {
-    if aggregate != account::NAME.to_string() {
-        return None;
-    }
-    let codec = AccountCodec::new(Arc::clone(schemas));
-    Some(Box::new(move |value| {
+    let schemas = Arc::clone(schemas);
+    let names = [account::NAME, customer::NAME, transfer::NAME, account_opening::NAME];
+    let name = names.into_iter().find(|name| name.to_string() == aggregate)?;
+    Some(match name {
+        account::NAME => decoding(AccountCodec::new(schemas)),
+        customer::NAME => decoding(CustomerCodec::new(schemas)),
+        transfer::NAME => decoding(TransferCodec::new(schemas)),
+        account_opening::NAME => decoding(AccountOpeningCodec::new(schemas)),
+        _ => return None,
+    })
+}
+
+fn decoding<D: Decider<Event: Serialize>>(codec: impl Codec<D>) -> Decode {
+    Box::new(move |value| {
         serde_json::to_value(codec.decode_event(value)?)
             .map_err(|error| CodecError::Corrupt { what: "an event", reason: error.to_string() })
-    }))
+    })
 }
 
 /// Reads an event's fields; asks the registry if its schema is not known here.

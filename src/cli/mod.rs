@@ -14,6 +14,7 @@ pub mod bench;
 pub mod failure;
 pub mod history;
 pub mod output;
+pub mod sagas;
 pub mod schemas;
 pub mod send;
 pub mod serve;
@@ -61,6 +62,8 @@ enum Command {
     Send(send::Arguments),
     /// Shows a stream's events, straight from the log
     History(history::Arguments),
+    /// Lists what process managers wait for, and speaks to one of them
+    Sagas(sagas::Arguments),
     /// Shows whether services answer, topics are as declared, and how far groups are behind
     Status(status::Arguments),
     /// Measures commands, latencies and rows a second against the raw limits of the services
@@ -100,6 +103,7 @@ async fn dispatch(config: &Config, command: Command, output: Output) -> anyhow::
         Command::Serve(arguments) => serve::run(config, arguments, output).await,
         Command::Send(arguments) => send::run(config, arguments, output).await,
         Command::History(arguments) => history::run(config, arguments, output).await,
+        Command::Sagas(arguments) => sagas::run(config, arguments, output).await,
         Command::Status(arguments) => status::run(config, arguments, output).await,
     }
 }

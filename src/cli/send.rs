@@ -131,7 +131,7 @@ pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyho
     Ok(if result.outcome == Outcome::Accepted { Exit::Done } else { Exit::Failed })
 }
 
-fn await_result(
+pub(super) fn await_result(
     mut results: PartitionReader,
     command_id: Uuid,
     wait: Duration,
@@ -151,7 +151,7 @@ fn await_result(
 }
 
 /// Reads a result; asks the registry if its schema is not known here.
-async fn decode(
+pub(super) async fn decode(
     config: &Config,
     schemas: &Arc<Schemas>,
     value: &[u8],
@@ -233,7 +233,7 @@ fn parse_field(field: &str) -> anyhow::Result<(String, Value)> {
     Ok((name.to_owned(), value))
 }
 
-fn show(result: &CommandResult, output: Output) -> anyhow::Result<()> {
+pub(super) fn show(result: &CommandResult, output: Output) -> anyhow::Result<()> {
     output.json(&as_json(result))?;
     let sequences = match (result.first_sequence, result.last_sequence) {
         (Some(first), Some(last)) if first == last => format!("{first}"),

@@ -41,6 +41,14 @@ impl Config {
     ) -> Result<Self, Error> {
         let (variables, home) = own_variables(variables)?;
         let mut config = Self::default();
+        // Beside the stack that it belongs to, so that every process finds the same one.
+        let beside = match &home {
+            Some(home) => home.clone(),
+            None => {
+                ancestor_with(directory, ".millrace").unwrap_or_else(|| directory.join(".millrace"))
+            }
+        };
+        config.handler.state_dir = Some(beside.join("state"));
         let stack = match home {
             Some(home) => Some(home.join("stack.env")).filter(|path| path.is_file()),
             None => nearest(directory, ".millrace/stack.env"),
@@ -82,6 +90,11 @@ fn own_variables(
     // The environment has no order; the first of several errors must not change from run to run.
     own.sort();
     Ok((own, home))
+}
+
+/// The nearest directory of that name, from `directory` upward.
+fn ancestor_with(directory: &Path, name: &str) -> Option<PathBuf> {
+    directory.ancestors().map(|place| place.join(name)).find(|path| path.is_dir())
 }
 
 /// The nearest file of that name, from `directory` upward.
@@ -267,6 +280,7 @@ mod tests {
         assert_eq!(config.handler.batch, 100);
         assert!(config.log.json);
         assert_eq!(config.http.addr, "127.0.0.1:8080");
+        assert_eq!(config.handler.state_dir(), place.0.join(".millrace/state"));
     }
 
     #[test]
@@ -275,6 +289,7 @@ mod tests {
         let home = place.0.join("other");
         let config = place.load(&[("MILLRACE_HOME", home.to_str().unwrap())]).unwrap();
         assert_eq!(config.kafka.brokers, "other:1");
+        assert_eq!(config.handler.state_dir(), home.join("state"));
     }
 
     #[test]
@@ -301,12 +316,17 @@ mod tests {
                 ("MILLRACE_LOG_FORMAT", "text"),
                 ("MILLRACE_HANDLER_BATCH", "1"),
                 ("MILLRACE_HANDLER_COMMAND_TIME", "trust"),
+                ("MILLRACE_HANDLER_STATE_DIR", "/var/lib/millrace"),
+                ("MILLRACE_HANDLER_ANSWERS_IN_MEMORY", "7"),
+                ("MILLRACE_HANDLER_STREAMS_IN_MEMORY", "8"),
             ])
             .unwrap();
         assert_eq!(config.kafka.security_protocol.as_deref(), Some("sasl_ssl"));
         assert_eq!(config.kafka.sasl_password, Some(Secret("hidden".to_owned())));
         assert_eq!(config.clickhouse.database, "other");
         assert_eq!(config.handler.command_time, CommandTime::Trust);
+        assert_eq!(config.handler.state_dir(), Path::new("/var/lib/millrace"));
+        assert_eq!((config.handler.answers_in_memory, config.handler.streams_in_memory), (7, 8));
         assert_eq!(config.namespace.as_str(), "test1");
         assert!(!format!("{config:?}").contains("hidden"), "{config:?}");
     }
@@ -339,6 +359,9 @@ mod tests {
             ("MILLRACE_HANDLER_BATCH", "5001"),
             ("MILLRACE_HANDLER_BATCH", "many"),
             ("MILLRACE_HANDLER_COMMAND_TIME", "client"),
+            ("MILLRACE_HANDLER_STATE_DIR", ""),
+            ("MILLRACE_HANDLER_STREAMS_IN_MEMORY", "0"),
+            ("MILLRACE_HANDLER_ANSWERS_IN_MEMORY", "-1"),
             ("MILLRACE_KAFKA_BROKERS", ""),
             ("MILLRACE_KAFKA_BROKERS", "localhost"),
             ("MILLRACE_KAFKA_BROKERS", "localhost:99999"),

@@ -222,11 +222,32 @@ pub struct Handler {
     pub snapshot_every: u64,
     /// Whose clock an event's time is.
     pub command_time: CommandTime,
+    /// Where each partition keeps what memory has no room for; `None` is `.millrace/state`.
+    pub state_dir: Option<PathBuf>,
+    /// How many answers a partition keeps in memory.
+    pub answers_in_memory: usize,
+    /// How many aggregates a partition keeps in memory.
+    pub streams_in_memory: usize,
 }
 
 impl Default for Handler {
     fn default() -> Self {
-        Self { batch: 5_000, snapshot_every: 100, command_time: CommandTime::Handler }
+        Self {
+            batch: 5_000,
+            snapshot_every: 100,
+            command_time: CommandTime::Handler,
+            state_dir: None,
+            answers_in_memory: 250_000,
+            streams_in_memory: 300_000,
+        }
+    }
+}
+
+impl Handler {
+    /// Where each partition keeps what memory has no room for.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(|| PathBuf::from(".millrace/state"))
     }
 }
 

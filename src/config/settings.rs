@@ -69,7 +69,7 @@ const fn address(
 const PATH: &str = "the path of a PEM file";
 const HTTP_URL: &str = "an address such as http://127.0.0.1:8123";
 
-static SETTINGS: [Setting; 22] = [
+static SETTINGS: [Setting; 25] = [
     plain(
         "MILLRACE_NAMESPACE",
         "namespace",
@@ -192,6 +192,21 @@ static SETTINGS: [Setting; 22] = [
             store(&mut config.handler.command_time, time)
         },
     ),
+    plain("MILLRACE_HANDLER_STATE_DIR", "handler.state_dir", "a directory", |config, text| {
+        store(&mut config.handler.state_dir, (!text.is_empty()).then(|| Some(text.into())))
+    }),
+    plain(
+        "MILLRACE_HANDLER_ANSWERS_IN_MEMORY",
+        "handler.answers_in_memory",
+        "a number from 1 to 100000000",
+        |config, text| store(&mut config.handler.answers_in_memory, count_in_memory(text)),
+    ),
+    plain(
+        "MILLRACE_HANDLER_STREAMS_IN_MEMORY",
+        "handler.streams_in_memory",
+        "a number from 1 to 100000000",
+        |config, text| store(&mut config.handler.streams_in_memory, count_in_memory(text)),
+    ),
     plain("MILLRACE_LOG_FORMAT", "log.format", "text or json", |config, text| {
         let json = match text {
             "text" => Some(false),
@@ -204,6 +219,10 @@ static SETTINGS: [Setting; 22] = [
         store(&mut config.log.filter, (!text.is_empty()).then(|| text.to_owned()))
     }),
 ];
+
+fn count_in_memory(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|number| (1..=100_000_000).contains(number))
+}
 
 /// The setting of that variable.
 pub(super) fn by_variable(name: &str) -> Option<&'static Setting> {

@@ -16,11 +16,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::dedup::Answers;
+use super::answers::{Answers, Noted};
 use super::position::{Position, Witness};
 use super::protocol::{Action, Committed, Counts, Handler, Input, Moment, Settings, Transaction};
+use super::recall::Memory;
+use super::shelf::Shelf;
+use super::streams::Streams;
 use super::timer::Timers;
-use super::turn::{Changes, NeedsSchema, Streams, Turn};
+use super::turn::{Changes, NeedsSchema, Turn};
+use super::upkeep::Then;
 use crate::kernel::codec::Codec;
 use crate::kernel::decider::Decider;
 use crate::kernel::message::{Headers, Outgoing, Record};
@@ -32,7 +36,7 @@ const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Fencing,
     ReadingCommitted,
     Restoring(Kind),
@@ -43,6 +47,8 @@ enum Phase {
     Delivering,
     Transacting,
     Sleeping,
+    /// The shelf does not take or give: that is waited for, and then this is done.
+    Waiting(Then),
     /// The outcome of a transaction is open: a new producer, then the committed offset tells.
     SettlingFence,
     SettlingRead,
@@ -56,36 +62,45 @@ struct InFlight<D: Decider> {
     /// Kept for what was sent on before: deciding it anew might send on something else.
     transaction: Option<Transaction>,
     position: Position,
+    /// Its last result, but for its place, which nobody knows yet.
+    last_result: Option<Noted>,
 }
 
 /// The command handler of one partition.
 pub struct CommandHandler<D: Decider, C> {
     pub(super) settings: Settings,
     pub(super) codec: Arc<C>,
-    phase: Phase,
+    pub(super) phase: Phase,
     pub(super) streams: Streams<D::State>,
     pub(super) answers: Answers,
+    pub(super) shelf: Box<dyn Shelf>,
+    /// The record that must stand where the results are read on; `None` once it was found.
+    pub(super) expected: Option<Noted>,
     pub(super) timers: Timers,
     /// As the last committed transaction left it; `None` before the first one.
     pub(super) position: Option<Position>,
-    committed: Committed,
+    pub(super) committed: Committed,
     pub(super) restoring: VecDeque<Record>,
     inbox: VecDeque<Record>,
     in_flight: Option<InFlight<D>>,
     attempts: u32,
+    /// How often in a row the shelf was asked in vain.
+    pub(super) shelf_attempts: u32,
     pub(super) counts: Counts,
 }
 
 impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
     /// Makes the handler of one partition; [`Handler::start`] sets it going.
     #[must_use]
-    pub fn new(settings: Settings, codec: Arc<C>) -> Self {
+    pub fn new(settings: Settings, codec: Arc<C>, shelf: Box<dyn Shelf>) -> Self {
         Self {
+            streams: Streams::new(settings.streams_in_memory),
+            answers: Answers::new(settings.answers_in_memory, settings.window_seconds),
             settings,
             codec,
             phase: Phase::Fencing,
-            streams: Streams::new(),
-            answers: Answers::default(),
+            shelf,
+            expected: None,
             timers: Timers::default(),
             position: None,
             committed: Committed::default(),
@@ -93,6 +108,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             inbox: VecDeque::new(),
             in_flight: None,
             attempts: 0,
+            shelf_attempts: 0,
             counts: Counts::default(),
         }
     }
@@ -103,9 +119,8 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         &self.streams
     }
 
-    fn start_over(&mut self) -> Action {
+    pub(super) fn start_over(&mut self) -> Action {
         self.streams.clear();
-        self.answers = Answers::default();
         self.timers = Timers::default();
         self.position = None;
         self.restoring.clear();
@@ -120,79 +135,8 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         Action::Stop(reason)
     }
 
-    fn restore(&mut self, kind: Kind, now: Timestamp) -> Action {
-        self.phase = Phase::Restoring(kind);
-        let since = now.plus_seconds(-self.settings.window_seconds);
-        Action::Restore { kind, since: (kind == Kind::Results).then_some(since) }
-    }
-
-    /// Where to go on, once everything is restored: the position record rules.
-    fn restored(&mut self, moment: Moment) -> Action {
-        let Settings { commands_topic, commands_topic_id, partition, .. } = &self.settings;
-        let partition = *partition;
-        let log_start = self.committed.log_start;
-        let committed = self.committed.offset.clone();
-        let witness = committed.as_ref().and_then(|(offset, text)| Witness::parse(text, *offset));
-        let mut position = match self.position.take() {
-            Some(position) if position.topic_id == *commands_topic_id => position,
-            Some(old) => {
-                let old_topic = old.topic_id;
-                tracing::warn!(%commands_topic, partition, %old_topic,
-                    "the commands topic was made again; reading it from its start");
-                Position { next_offset: log_start, origins: old.origins, ..Position::default() }
-            }
-            None => match &witness {
-                Some(witness) if witness.cluster_id == self.settings.cluster_id => {
-                    let next_offset = witness.offset;
-                    tracing::error!(%commands_topic, partition, next_offset,
-                        "the snapshots topic has lost the position record; going on where the \
-                         last transaction's offset says");
-                    Position { next_offset, nonce: witness.nonce, ..Position::default() }
-                }
-                _ if !self.streams.is_empty() => {
-                    return self.stop(format!(
-                        "{commands_topic} partition {partition}: there are events, but neither a \
-                         position record in the snapshots topic nor an offset of ours: which \
-                         commands were handled cannot be known. Restore the snapshots topic, or \
-                         take commands from a new namespace"
-                    ));
-                }
-                _ => Position { next_offset: log_start, ..Position::default() },
-            },
-        };
-        position.topic_id = *commands_topic_id;
-        if position.next_offset < log_start {
-            let (expected, found) = (position.next_offset, log_start);
-            tracing::error!(%commands_topic, partition, expected, found,
-                "retention deleted commands before they were handled; going on behind them");
-            position.next_offset = log_start;
-        }
-        if position.next_offset > self.committed.log_end {
-            let (expected, found) = (position.next_offset, self.committed.log_end);
-            tracing::error!(%commands_topic, partition, expected, found,
-                "the brokers have lost the end of the commands; going on at what they have");
-            position.next_offset = found;
-        }
-        self.counts.next_offset = position.next_offset;
-        let ours = witness.is_some_and(|witness| {
-            witness.offset == position.next_offset
-                && witness.nonce == position.nonce
-                && witness.cluster_id == self.settings.cluster_id
-        });
-        if ours {
-            return self.ready(position);
-        }
-        if let Some((offset, _)) = committed {
-            let position = position.next_offset;
-            tracing::warn!(%commands_topic, partition, committed = offset, position,
-                "the group's offset is not the handler's own; a reset of a handler has no effect, \
-                 going on at its position");
-        }
-        self.stamp(position, moment)
-    }
-
     /// Commits the position alone, so that the group's offset is ours again.
-    fn stamp(&mut self, position: Position, moment: Moment) -> Action {
+    pub(super) fn stamp(&mut self, position: Position, moment: Moment) -> Action {
         self.position = None;
         self.phase = Phase::Stamping;
         let position = Position { nonce: moment.nonce, ..position };
@@ -202,11 +146,12 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             changes: Changes::default(),
             transaction: None,
             position,
+            last_result: None,
         });
         Action::Transact(transaction)
     }
 
-    fn ready(&mut self, position: Position) -> Action {
+    pub(super) fn ready(&mut self, position: Position) -> Action {
         let next_offset = position.next_offset;
         self.position = Some(position);
         self.phase = Phase::Starting;
@@ -233,14 +178,15 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
     }
 
     /// Decides what has arrived, up to the limits, and starts the turn's first action.
-    fn next_turn(&mut self, moment: Moment) -> Action {
+    pub(super) fn next_turn(&mut self, moment: Moment) -> Action {
         let Some(position) = &self.position else {
             return self.stop("a turn without a position: this is a bug".to_owned());
         };
         let now = moment.now;
         let codec = Arc::clone(&self.codec);
-        let mut turn =
-            Turn::<D, C>::new(&self.settings, &codec, &self.streams, &self.answers, position, now);
+        let shelf = self.shelf.as_ref();
+        let memory = Memory { streams: &self.streams, answers: &self.answers, shelf };
+        let mut turn = Turn::<D, C>::new(&self.settings, &codec, memory, position, now);
         for due in self.timers.due(now, self.settings.batch_max) {
             turn.fire(&due);
         }
@@ -264,6 +210,11 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             }
             batch.extend(self.inbox.pop_front());
         }
+        if let Some(error) = turn.trouble().cloned() {
+            drop(turn);
+            self.put_back(batch);
+            return self.in_trouble(error, Then::Turn);
+        }
         let (changes, records, crossings) = turn.finish();
         if next_offset == position.next_offset && records.is_empty() {
             self.phase = if needs.is_some() { Phase::LookingUp } else { Phase::Idle };
@@ -272,7 +223,9 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         let mut next = Position { next_offset, nonce: moment.nonce, ..position.clone() };
         next.origins.extend(changes.origins.iter().map(|(source, at)| (source.clone(), *at)));
         let transaction = self.transaction(&next, records);
-        let mut in_flight = InFlight { batch, changes, transaction: None, position: next };
+        let last_result = last_result(&transaction, now);
+        let mut in_flight =
+            InFlight { batch, changes, transaction: None, position: next, last_result };
         if !crossings.is_empty() {
             in_flight.transaction = Some(transaction);
             self.in_flight = Some(in_flight);
@@ -296,34 +249,33 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
     }
 
     /// The transaction stands: the overlay becomes the state.
-    fn merge(&mut self, now: Timestamp) -> Option<Position> {
+    fn merge(&mut self, last_result: Option<i64>) -> Option<Position> {
         let in_flight = self.in_flight.take()?;
         self.attempts = 0;
         let changes = in_flight.changes;
         self.counts.commands += changes.command_count;
         self.counts.events += changes.event_count;
         self.counts.transactions += 1;
-        self.streams.extend(changes.streams);
+        self.streams.extend(changes.streams, changes.new_streams);
         for ((id, name), at) in changes.timers {
             self.timers.set(&id, &name, at);
         }
         for (key, answer) in changes.answers {
             self.answers.insert(key, answer);
         }
-        self.answers.expire(now.plus_seconds(-self.settings.window_seconds));
+        let place = |noted: Noted| last_result.map(|offset| Noted { offset, ..noted });
+        self.answers.note(in_flight.last_result.and_then(place), changes.command_count);
         self.counts.next_offset = in_flight.position.next_offset;
-        self.counts.streams = self.streams.len() as u64;
-        self.counts.answers = self.answers.len() as u64;
         Some(in_flight.position)
     }
 
-    fn committed(&mut self, moment: Moment) -> Action {
+    fn committed(&mut self, moment: Moment, last_result: Option<i64>) -> Action {
         let stamping = self.phase == Phase::Stamping;
-        match self.merge(moment.now) {
+        match self.merge(last_result) {
             Some(position) if stamping => self.ready(position),
             Some(position) => {
                 self.position = Some(position);
-                self.next_turn(moment)
+                self.go_on(moment)
             }
             None => self.stop("a commit without a transaction: this is a bug".to_owned()),
         }
@@ -344,12 +296,17 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             return Action::Sleep(self.backoff());
         }
         if let Some(in_flight) = self.in_flight.take() {
-            for record in in_flight.batch.into_iter().rev() {
-                self.inbox.push_front(record);
-            }
+            self.put_back(in_flight.batch);
         }
         self.phase = Phase::Sleeping;
         Action::Sleep(self.backoff())
+    }
+
+    /// Has commands decided anew, before those that came after them.
+    fn put_back(&mut self, batch: Vec<Record>) {
+        for record in batch.into_iter().rev() {
+            self.inbox.push_front(record);
+        }
     }
 
     fn backoff(&mut self) -> Duration {
@@ -384,7 +341,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         };
         if names(open) {
             self.phase = Phase::Transacting;
-            return self.committed(moment);
+            return self.committed(moment, None);
         }
         if names(before) {
             self.phase = Phase::Transacting;
@@ -411,19 +368,11 @@ impl<D: Decider, C: Codec<D>> Handler for CommandHandler<D, C> {
             }
             (Phase::Restoring(kind), Input::Restored(records)) => {
                 self.restoring.extend(records);
-                self.fold_restored(kind)
+                self.fold_restored(kind, moment.now)
             }
-            (Phase::Restoring(kind), Input::SchemaLookedUp) => self.fold_restored(kind),
-            (Phase::Restoring(Kind::Snapshots), Input::RestoreEnd) => {
-                self.restore(Kind::Events, moment.now)
-            }
-            (Phase::Restoring(Kind::Events), Input::RestoreEnd) if D::HAS_TIMERS => {
-                self.restore(Kind::Timers, moment.now)
-            }
-            (Phase::Restoring(Kind::Events | Kind::Timers), Input::RestoreEnd) => {
-                self.restore(Kind::Results, moment.now)
-            }
-            (Phase::Restoring(_), Input::RestoreEnd) => self.restored(moment),
+            (Phase::Restoring(kind), Input::SchemaLookedUp) => self.fold_restored(kind, moment.now),
+            (Phase::Restoring(kind), Input::RestoreEnd) => self.restore_ended(kind, moment),
+            (Phase::Waiting(then), Input::Woken) => self.try_again(then, moment),
             (Phase::Starting, Input::Started) => {
                 self.phase = Phase::Idle;
                 self.receive()
@@ -436,8 +385,8 @@ impl<D: Decider, C: Codec<D>> Handler for CommandHandler<D, C> {
                 self.next_turn(moment)
             }
             (Phase::Delivering, Input::Delivered) => self.delivered(),
-            (Phase::Stamping | Phase::Transacting, Input::TransactionCommitted) => {
-                self.committed(moment)
+            (Phase::Stamping | Phase::Transacting, Input::TransactionCommitted { last_result }) => {
+                self.committed(moment, last_result)
             }
             (Phase::Stamping | Phase::Transacting, Input::TransactionAborted(reason)) => {
                 self.aborted(&reason)
@@ -458,6 +407,20 @@ impl<D: Decider, C: Codec<D>> Handler for CommandHandler<D, C> {
     }
 
     fn counts(&self) -> Counts {
-        self.counts
+        let (streams, near) = self.streams.len();
+        let (recent, shelved) = self.answers.len();
+        Counts {
+            streams,
+            streams_in_memory: near as u64,
+            answers: recent as u64 + shelved,
+            answers_in_memory: recent as u64,
+            ..self.counts
+        }
     }
+}
+
+/// A transaction's last result, but for its place.
+fn last_result(transaction: &Transaction, now: Timestamp) -> Option<Noted> {
+    let record = transaction.records.iter().rfind(|record| record.kind == Kind::Results)?;
+    Some(Noted::new(0, record.key.as_deref(), record.value.as_deref(), now))
 }

@@ -1,11 +1,8 @@
 //! What was answered under which command id: a repeat gets the first answer again.
 //!
-//! | limit | value |
-//! |---|---|
-//! | remembered | at least the window (24 h) after the decision |
-//! | memory | about 100 bytes for an accepted command, plus code and details for a refused one |
+//! How many are remembered, for how long and where is in `answers`.
 
-use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::kernel::result::{CommandResult, Outcome};
@@ -29,6 +26,17 @@ impl CommandKey {
         let stream = (stream & !1) | u64::from(from_process_manager);
         Self { stream, id: halves(command_id.as_u128()) }
     }
+
+    /// The key as it stands on a shelf.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        let parts = [self.stream, self.id[0], self.id[1]];
+        for (place, part) in bytes.chunks_exact_mut(8).zip(parts) {
+            place.copy_from_slice(&part.to_be_bytes());
+        }
+        bytes
+    }
 }
 
 fn halves(number: u128) -> [u64; 2] {
@@ -37,7 +45,7 @@ fn halves(number: u128) -> [u64; 2] {
 }
 
 /// An answer, as small as it can be kept: what the repeated command itself holds is left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     content: [u8; 16],
     decided_at: Timestamp,
@@ -46,7 +54,7 @@ pub struct Answer {
     refusal: Option<Box<Refusal>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Refusal {
     code: Option<String>,
     message: Option<String>,
@@ -85,6 +93,25 @@ impl Answer {
         })
     }
 
+    /// When it was given.
+    #[must_use]
+    pub const fn decided_at(&self) -> Timestamp {
+        self.decided_at
+    }
+
+    /// The answer as it stands on a shelf; `None` if it cannot be written, which is a bug.
+    #[must_use]
+    pub fn to_bytes(&self) -> Option<Vec<u8>> {
+        postcard::to_extend(self, Vec::with_capacity(48)).ok()
+    }
+
+    /// Reads it again; `None` if it is damaged.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (answer, rest) = postcard::take_from_bytes(bytes).ok()?;
+        rest.is_empty().then_some(answer)
+    }
+
     /// Whether a command with that content is the one that was answered.
     #[must_use]
     pub fn is_for(&self, content_hash: &[u8; 32]) -> bool {
@@ -113,51 +140,6 @@ impl Answer {
             duplicate: true,
             consistency_token: String::new(),
         }
-    }
-}
-
-/// The answers of one partition within the window.
-#[derive(Debug, Default)]
-pub struct Answers {
-    answers: HashMap<CommandKey, Answer>,
-    /// How many there may be before old ones are looked for again.
-    sweep_at: usize,
-}
-
-impl Answers {
-    /// The fewest answers between two sweeps.
-    const SWEEP_MIN: usize = 100_000;
-
-    /// The answer to that command, if it is remembered.
-    #[must_use]
-    pub fn get(&self, key: CommandKey) -> Option<&Answer> {
-        self.answers.get(&key)
-    }
-
-    /// Remembers an answer. The first one of an id stays.
-    pub fn insert(&mut self, key: CommandKey, answer: Answer) {
-        self.answers.entry(key).or_insert(answer);
-    }
-
-    /// Forgets what was decided before `oldest`, once enough has come together to be worth it.
-    pub fn expire(&mut self, oldest: Timestamp) {
-        if self.answers.len() < self.sweep_at.max(Self::SWEEP_MIN) {
-            return;
-        }
-        self.answers.retain(|_, answer| answer.decided_at >= oldest);
-        self.sweep_at = self.answers.len() + self.answers.len() / 4;
-    }
-
-    /// How many answers are remembered.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.answers.len()
-    }
-
-    /// Whether none is.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.answers.is_empty()
     }
 }
 
@@ -220,17 +202,16 @@ mod tests {
     }
 
     #[test]
-    fn old_answers_are_forgotten_once_there_are_many() {
-        let mut answers = Answers::default();
-        let answer = Answer::of(&result(Outcome::Accepted)).unwrap();
-        for id in 0..100_000_u128 {
-            let at = Timestamp(i64::try_from(id).unwrap());
-            let key = CommandKey::new(StreamHash(0), Uuid::from_u128(id), false);
-            answers.insert(key, Answer { decided_at: at, ..answer.clone() });
+    fn an_answer_and_its_key_come_back_from_bytes() {
+        for outcome in [Outcome::Accepted, Outcome::Rejected] {
+            let answer = Answer::of(&result(outcome)).unwrap();
+            let bytes = answer.to_bytes().unwrap();
+            assert_eq!(Answer::from_bytes(&bytes), Some(answer));
+            assert_eq!(Answer::from_bytes(&bytes[..bytes.len() - 1]), None);
+            assert_eq!(Answer::from_bytes(&[&bytes[..], &[0]].concat()), None);
         }
-        answers.expire(Timestamp(60_000));
-        assert_eq!(answers.len(), 40_000);
-        answers.expire(Timestamp(80_000));
-        assert_eq!(answers.len(), 40_000, "not worth a sweep yet");
+        let key = |id| CommandKey::new(StreamHash(5), Uuid::from_u128(id), false).to_bytes();
+        assert_ne!(key(1), key(2));
+        assert_eq!(key(1), key(1));
     }
 }

@@ -60,13 +60,14 @@ impl Targets {
             ("reply_to", &dispatch.reply_to),
             ("correlation_id", &dispatch.correlation_id),
             ("causation_id", &dispatch.causation_id),
-            ("ce_time", &dispatch.time),
-            ("traceparent", &dispatch.traceparent),
         ];
         for (name, value) in optional {
             if let Some(value) = value {
                 headers.push(name, value);
             }
+        }
+        for (name, value) in &dispatch.metadata {
+            headers.push(name, value);
         }
         headers.push("origin", origin.to_header(signed, key));
         let record = Outgoing {
@@ -102,8 +103,7 @@ mod tests {
             reply_to: Some("t-1".to_owned()),
             correlation_id: None,
             causation_id: Some("e-1".to_owned()),
-            time: Some("2026-01-01T00:00:00Z".to_owned()),
-            traceparent: None,
+            metadata: vec![("actor".to_owned(), "ann".to_owned())],
         }
     }
 
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(origin, Origin { sender, source, offset: 40, index: 1 });
         assert_eq!(headers.text("reply_to"), Some("t-1"));
         assert_eq!(headers.text("causation_id"), Some("e-1"));
-        assert_eq!(headers.text("ce_time"), Some("2026-01-01T00:00:00Z"));
+        assert_eq!(headers.text("actor"), Some("ann"));
         assert_eq!(headers.get("correlation_id"), None);
     }
 

@@ -6,6 +6,7 @@
 //!
 //! Nothing here knows a client library, a clock, a thread or a random number generator.
 
+pub mod answers;
 pub mod command_handler;
 pub mod dedup;
 pub mod dispatch;
@@ -16,10 +17,14 @@ pub mod position;
 pub mod projector;
 pub mod protocol;
 pub mod reactor;
+pub mod recall;
 pub mod reply;
 pub mod reset_protocol;
 pub mod restore;
 pub mod routing;
+pub mod shelf;
 pub mod snapshot;
+pub mod streams;
 pub mod timer;
 pub mod turn;
+mod upkeep;

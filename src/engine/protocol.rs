@@ -26,6 +26,8 @@ pub struct Settings {
     pub events_topic: String,
     /// The events topic's id, for consistency tokens.
     pub events_topic_id: Uuid,
+    /// The results topic's id: what is remembered of it elsewhere is of no use with another one.
+    pub results_topic_id: Uuid,
     /// The partition that is owned.
     pub partition: i32,
     /// How many partitions the aggregate's topics have.
@@ -40,6 +42,10 @@ pub struct Settings {
     pub snapshot_every: u64,
     /// For how long answers are remembered, in seconds.
     pub window_seconds: i64,
+    /// How many answers are kept in memory; older ones are put on the shelf.
+    pub answers_in_memory: usize,
+    /// How many streams are kept in memory; the others are put on the shelf.
+    pub streams_in_memory: usize,
     /// Signs and verifies origins.
     pub key: hmac::Key,
     /// Where commands can be handed on to.
@@ -64,7 +70,10 @@ pub enum Input {
     /// Everything that was to be delivered is acknowledged.
     Delivered,
     /// The transaction is committed.
-    TransactionCommitted,
+    TransactionCommitted {
+        /// The offset of its last result, if the brokers have said.
+        last_result: Option<i64>,
+    },
     /// The transaction is aborted for certain.
     TransactionAborted(String),
     /// Nobody knows whether the transaction is committed, or the producer is of no use any more.
@@ -86,6 +95,18 @@ pub struct Committed {
     pub log_end: i64,
 }
 
+/// Where a restore begins to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// At the oldest record.
+    Start,
+    /// At the first record since that moment.
+    Moment(Timestamp),
+    /// At that offset. If the partition holds no such offset any more, or not yet, there is nothing
+    /// to read.
+    Offset(i64),
+}
+
 /// What the driver is to do next. It answers with one input, but for `Restore`, which it answers
 /// with any number of `Restored` (each answered by `More`) and a `RestoreEnd`.
 #[derive(Debug, PartialEq, Eq)]
@@ -94,12 +115,12 @@ pub enum Action {
     Fence,
     /// Read the group's committed offset.
     ReadCommitted,
-    /// Read that topic's partition from its start (or from a moment on) to its end.
+    /// Read that topic's partition from some place to its end.
     Restore {
         /// Which of the aggregate's topics.
         kind: Kind,
-        /// From which moment on; `None` is from the start.
-        since: Option<Timestamp>,
+        /// From where on.
+        from: From,
     },
     /// Go on with the restore.
     More,
@@ -121,6 +142,13 @@ pub enum Action {
     LookUpSchema(u32),
     /// Do nothing for a while.
     Sleep(Duration),
+    /// Say what is waited for, and do nothing for a while.
+    Wait {
+        /// What does not work, and what somebody can do.
+        reason: String,
+        /// For how long.
+        pause: Duration,
+    },
     /// Stop this partition: going on would make it wrong.
     Stop(String),
 }
@@ -169,10 +197,18 @@ pub struct Counts {
     pub restored_events: u64,
     /// Snapshots taken up to restore the state.
     pub restored_snapshots: u64,
-    /// Streams in memory.
+    /// Results read to remember the answers.
+    pub restored_results: u64,
+    /// Timers read.
+    pub restored_timers: u64,
+    /// Streams that there are.
     pub streams: u64,
+    /// Streams in memory.
+    pub streams_in_memory: u64,
     /// Answers remembered.
     pub answers: u64,
+    /// Answers in memory.
+    pub answers_in_memory: u64,
     /// The next command to read.
     pub next_offset: i64,
 }

@@ -3,14 +3,17 @@
 //! A gap in a stream's sequence is corruption and stops the partition; an exact repeat is passed
 //! over. A schema that nobody here has seen yet is looked up before the restore goes on.
 
+use super::answers::Noted;
 use super::command_handler::CommandHandler;
 use super::dedup::{Answer, CommandKey};
-use super::position::Position;
-use super::protocol::{Action, Settings};
+use super::position::{Position, Witness};
+use super::protocol::{Action, Moment, Settings};
 use super::reply::RESULT_OF;
+use super::shelf::ShelfError;
 use super::snapshot;
 use super::timer::{parse_timer_key, parse_timer_value};
 use super::turn::Stream;
+use super::upkeep::Then;
 use crate::kernel::codec::{Codec, CodecError};
 use crate::kernel::decider::Decider;
 use crate::kernel::message::Record;
@@ -19,7 +22,13 @@ use crate::kernel::time::Timestamp;
 
 impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
     /// Takes restored records as far as their schemas are known.
-    pub(super) fn fold_restored(&mut self, kind: Kind) -> Action {
+    pub(super) fn fold_restored(&mut self, kind: Kind, now: Timestamp) -> Action {
+        if kind == Kind::Results && !self.is_read_on() {
+            return self.read_anew(now);
+        }
+        let last = self.restoring.back().filter(|_| kind == Kind::Results);
+        let last = last.map(|record| noted(record, now));
+        let count = self.restoring.len() as u64;
         while let Some(record) = self.restoring.pop_front() {
             let outcome = match kind {
                 Kind::Snapshots => self.restore_snapshot(&record),
@@ -35,6 +44,9 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
                     self.restoring.push_front(record);
                     return Action::LookUpSchema(id);
                 }
+                Err(RestoreError::Shelf(error)) => {
+                    return self.in_trouble(error, Then::Restore(kind));
+                }
                 Err(RestoreError::Corrupt(reason)) => {
                     let Settings { commands_topic, partition, .. } = &self.settings;
                     let offset = record.offset;
@@ -46,14 +58,89 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
                 }
             }
         }
-        Action::More
+        self.answers.note(last, count);
+        match self.relieve(now) {
+            Ok(()) => Action::More,
+            Err(error) => self.in_trouble(error, Then::Restore(kind)),
+        }
+    }
+
+    /// Whether the results go on at the record that the shelf knows as the last one.
+    fn is_read_on(&mut self) -> bool {
+        let Some(first) = self.restoring.front() else { return true };
+        let found = noted(first, Timestamp::default());
+        self.expected.take().is_none_or(|expected| expected.is(&found))
+    }
+
+    /// Where to go on, once everything is restored: the position record rules.
+    pub(super) fn restored(&mut self, moment: Moment) -> Action {
+        let Settings { commands_topic, commands_topic_id, partition, .. } = &self.settings;
+        let partition = *partition;
+        let log_start = self.committed.log_start;
+        let committed = self.committed.offset.clone();
+        let witness = committed.as_ref().and_then(|(offset, text)| Witness::parse(text, *offset));
+        let mut position = match self.position.take() {
+            Some(position) if position.topic_id == *commands_topic_id => position,
+            Some(old) => {
+                let old_topic = old.topic_id;
+                tracing::warn!(%commands_topic, partition, %old_topic,
+                    "the commands topic was made again; reading it from its start");
+                Position { next_offset: log_start, origins: old.origins, ..Position::default() }
+            }
+            None => match &witness {
+                Some(witness) if witness.cluster_id == self.settings.cluster_id => {
+                    let next_offset = witness.offset;
+                    tracing::error!(%commands_topic, partition, next_offset,
+                        "the snapshots topic has lost the position record; going on where the \
+                         last transaction's offset says");
+                    Position { next_offset, nonce: witness.nonce, ..Position::default() }
+                }
+                _ if !self.streams.is_empty() => {
+                    return self.stop(format!(
+                        "{commands_topic} partition {partition}: there are events, but neither a \
+                         position record in the snapshots topic nor an offset of ours: which \
+                         commands were handled cannot be known. Restore the snapshots topic, or \
+                         take commands from a new namespace"
+                    ));
+                }
+                _ => Position { next_offset: log_start, ..Position::default() },
+            },
+        };
+        position.topic_id = *commands_topic_id;
+        if position.next_offset < log_start {
+            let (expected, found) = (position.next_offset, log_start);
+            tracing::error!(%commands_topic, partition, expected, found,
+                "retention deleted commands before they were handled; going on behind them");
+            position.next_offset = log_start;
+        }
+        if position.next_offset > self.committed.log_end {
+            let (expected, found) = (position.next_offset, self.committed.log_end);
+            tracing::error!(%commands_topic, partition, expected, found,
+                "the brokers have lost the end of the commands; going on at what they have");
+            position.next_offset = found;
+        }
+        self.counts.next_offset = position.next_offset;
+        let ours = witness.is_some_and(|witness| {
+            witness.offset == position.next_offset
+                && witness.nonce == position.nonce
+                && witness.cluster_id == self.settings.cluster_id
+        });
+        if ours {
+            return self.ready(position);
+        }
+        if let Some((offset, _)) = committed {
+            let position = position.next_offset;
+            tracing::warn!(%commands_topic, partition, committed = offset, position,
+                "the group's offset is not the handler's own; a reset of a handler has no effect, \
+                 going on at its position");
+        }
+        self.stamp(position, moment)
     }
 
     fn restore_snapshot(&mut self, record: &Record) -> Result<(), RestoreError> {
         let Some(key) = record.key.as_deref() else { return Ok(()) };
         if key != POSITION_KEY {
-            self.restore_stream(key, record.value.as_deref());
-            return Ok(());
+            return self.restore_stream(key, record.value.as_deref());
         }
         let value = record.value.as_deref().unwrap_or_default();
         let position = Position::from_bytes(value).ok_or_else(|| {
@@ -66,19 +153,29 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
     }
 
     /// Takes a stream's state; one that cannot be read is folded from its events.
-    fn restore_stream(&mut self, key: &[u8], value: Option<&[u8]>) {
-        let Ok(id) = std::str::from_utf8(key) else { return };
-        match value {
-            Some(value) => {
-                if let Some(stream) = snapshot::from_bytes::<D>(id, value) {
-                    self.counts.restored_snapshots += 1;
-                    self.streams.insert(id.into(), stream);
-                }
-            }
-            None => {
-                self.streams.remove(id);
-            }
+    fn restore_stream(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), RestoreError> {
+        let Ok(id) = std::str::from_utf8(key) else { return Ok(()) };
+        let stream = value.map(|value| snapshot::from_bytes::<D>(id, value));
+        let stream = match stream {
+            Some(Some(stream)) => stream,
+            Some(None) => return Ok(()),
+            // A tombstone: as if there had been none.
+            None => Stream {
+                state: D::State::default(),
+                version: 0,
+                last_time: Timestamp::default(),
+                hash: StreamHash::new(D::NAME, id),
+            },
+        };
+        let known = self.streams.restore_mut::<D>(id, self.shelf.as_ref())?;
+        let before = known.map_or(0, |known| known.version);
+        if before == 0 && stream.version == 0 {
+            return Ok(());
         }
+        self.counts.restored_snapshots += u64::from(stream.version > 0);
+        self.streams.restored(i64::from(stream.version > 0) - i64::from(before > 0));
+        self.streams.restore(id, stream);
+        Ok(())
     }
 
     fn restore_event(&mut self, record: &Record) -> Result<(), RestoreError> {
@@ -87,7 +184,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         };
         let (id, sequence) = parse_event_key(key)
             .ok_or_else(|| RestoreError::Corrupt("a key that is no event's".to_owned()))?;
-        let known = self.streams.get_mut(id);
+        let known = self.streams.restore_mut::<D>(id, self.shelf.as_ref())?;
         let version = known.as_ref().map_or(0, |stream| stream.version);
         if sequence <= version {
             return Ok(()); // An exact repeat that compaction has not removed yet.
@@ -108,12 +205,13 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             D::evolve(&mut stream.state, &event, at);
             stream.version = sequence;
             stream.last_time = at;
-            return Ok(());
+        } else {
+            let mut state = D::State::default();
+            D::evolve(&mut state, &event, at);
+            let hash = StreamHash::new(D::NAME, id);
+            self.streams.restore(id, Stream { state, version: sequence, last_time: at, hash });
         }
-        let mut state = D::State::default();
-        D::evolve(&mut state, &event, at);
-        let hash = StreamHash::new(D::NAME, id);
-        self.streams.insert(id.into(), Stream { state, version: sequence, last_time: at, hash });
+        self.streams.restored(i64::from(version == 0));
         Ok(())
     }
 
@@ -125,6 +223,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             Some(value) => Some(parse_timer_value(value).ok_or_else(|| corrupt("a value"))?),
             None => None,
         };
+        self.counts.restored_timers += 1;
         self.timers.set(id, name, at);
         Ok(())
     }
@@ -134,6 +233,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             return Ok(());
         };
         let result = self.codec.decode_result(value)?;
+        self.counts.restored_results += 1;
         if let Some(answer) = Answer::of(&result) {
             let stream = StreamHash::new(D::NAME, &result.aggregate_id);
             let internal = record.headers.get(RESULT_OF).is_some();
@@ -143,9 +243,21 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
     }
 }
 
+/// A record of the results topic, noted at that moment.
+fn noted(record: &Record, now: Timestamp) -> Noted {
+    Noted::new(record.offset, record.key.as_deref(), record.value.as_deref(), now)
+}
+
 enum RestoreError {
     Schema(u32),
+    Shelf(ShelfError),
     Corrupt(String),
+}
+
+impl From<ShelfError> for RestoreError {
+    fn from(error: ShelfError) -> Self {
+        Self::Shelf(error)
+    }
 }
 
 impl From<CodecError> for RestoreError {

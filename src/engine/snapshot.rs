@@ -1,6 +1,10 @@
 //! State at a sequence, so that a restore need not fold every event: stream <-> record.
 //!
 //! A snapshot of another form or another state schema is not read: the events are folded instead.
+//!
+//! It names no place in the events topic. A restore could begin at the smallest such place only if
+//! every stream had a snapshot; the first stream without one, of which nothing tells where its
+//! events are, has the topic read from its start.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +14,7 @@ use crate::kernel::stream::StreamHash;
 use crate::kernel::time::Timestamp;
 
 /// The form of the record; another number is not read.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
 
 /// How many events lie between two snapshots of a stream, unless set otherwise.
 pub const EVERY: u64 = 100;
@@ -21,9 +25,6 @@ pub const EVERY_MAX: u64 = 10_000;
 struct Body<S> {
     version: u64,
     last_time: Timestamp,
-    /// A place in the events partition that is not behind the event after the snapshot's last one:
-    /// whoever reads the stream on may begin there, and skips by sequence.
-    log_offset: i64,
     state: S,
 }
 
@@ -35,11 +36,11 @@ pub const fn is_due(before: u64, after: u64, every: u64) -> bool {
 
 /// The record's value; `None` if the state cannot be written, which is a bug but loses nothing.
 #[must_use]
-pub fn to_bytes<D: Decider>(stream: &Stream<D::State>, log_offset: i64) -> Option<Vec<u8>> {
+pub fn to_bytes<D: Decider>(stream: &Stream<D::State>) -> Option<Vec<u8>> {
     let mut bytes = vec![FORM];
     bytes.extend_from_slice(&D::STATE_SCHEMA.to_be_bytes());
     let (version, last_time) = (stream.version, stream.last_time);
-    let body = Body { version, last_time, log_offset, state: &stream.state };
+    let body = Body { version, last_time, state: &stream.state };
     postcard::to_extend(&body, bytes).ok()
 }
 
@@ -52,7 +53,7 @@ pub fn from_bytes<D: Decider>(id: &str, bytes: &[u8]) -> Option<Stream<D::State>
         return None;
     }
     let (body, rest): (Body<D::State>, _) = postcard::take_from_bytes(rest).ok()?;
-    let Body { version, last_time, state, .. } = body;
+    let Body { version, last_time, state } = body;
     let hash = StreamHash::new(D::NAME, id);
     rest.is_empty().then_some(Stream { state, version, last_time, hash })
 }
@@ -60,6 +61,7 @@ pub fn from_bytes<D: Decider>(id: &str, bytes: &[u8]) -> Option<Stream<D::State>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::banking::account::Account;
 
     #[test]
     fn one_is_due_whenever_a_multiple_is_passed() {
@@ -67,5 +69,38 @@ mod tests {
         assert!(is_due(98, 102, 100));
         assert!(!is_due(100, 199, 100));
         assert!(is_due(0, 1, 1));
+    }
+
+    fn sample() -> Stream<<Account as Decider>::State> {
+        let hash = StreamHash::new(Account::NAME, "a-1");
+        Stream { state: Default::default(), version: 7, last_time: Timestamp(99), hash }
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let bytes = to_bytes::<Account>(&sample()).unwrap();
+        assert_eq!(from_bytes::<Account>("a-1", &bytes), Some(sample()));
+    }
+
+    #[test]
+    fn another_form_or_state_schema_is_ignored_and_never_misread() {
+        let bytes = to_bytes::<Account>(&sample()).unwrap();
+        for form in (0..=u8::MAX).filter(|form| *form != FORM) {
+            let other = [&[form], &bytes[1..]].concat();
+            assert_eq!(from_bytes::<Account>("a-1", &other), None, "form {form}");
+        }
+        for schema in (0..=u16::MAX).filter(|schema| *schema != Account::STATE_SCHEMA) {
+            let other = [&bytes[..1], &schema.to_be_bytes(), &bytes[3..]].concat();
+            assert_eq!(from_bytes::<Account>("a-1", &other), None, "schema {schema}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_cut_off_or_goes_on_is_ignored() {
+        let bytes = to_bytes::<Account>(&sample()).unwrap();
+        for length in 0..bytes.len() {
+            assert_eq!(from_bytes::<Account>("a-1", &bytes[..length]), None, "{length} bytes");
+        }
+        assert_eq!(from_bytes::<Account>("a-1", &[&bytes[..], &[0]].concat()), None);
     }
 }

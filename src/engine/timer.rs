@@ -115,6 +115,7 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
         let key = (due.id.to_string(), due.name.to_string());
         self.changes.timers.insert(key.clone(), None);
         let Some(command) = D::on_timer(&due.name) else { return };
+        self.fetch(&due.id);
         let cause = format!("{}\0{}\0{}\0{}", D::NAME, due.id, due.name, due.at.0);
         let request = Request {
             record: None,

@@ -10,16 +10,17 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::dedup::{Answer, Answers, CommandKey};
+use super::dedup::{Answer, CommandKey};
 use super::metadata::Metadata;
 use super::origin::{Origin, Sender, Source};
 use super::position::Position;
 use super::protocol::{Crossing, Settings};
+use super::recall::Memory;
 use super::reply::{
-    EventPlace, FORBIDDEN, IDEMPOTENCY_CONFLICT, Place, Refusal, Request, Verdict, command_result,
-    dead_letter, event_record, malformed, owned, panic_text, raw_content_hash, result_record,
-    version_conflict,
+    EventPlace, FORBIDDEN, Place, Refusal, Request, Verdict, command_result, dead_letter,
+    event_record, malformed, owned, panic_text, raw_content_hash, result_record, version_conflict,
 };
+use super::shelf::ShelfError;
 use super::snapshot;
 use crate::kernel::codec::{BadCommand, Codec, Decoded, Undecoded};
 use crate::kernel::decider::{Context, Decider, Rejection};
@@ -46,8 +47,8 @@ pub struct Stream<S> {
     pub hash: StreamHash,
 }
 
-/// The streams of a partition, by aggregate id.
-pub type Streams<S> = HashMap<Arc<str>, Stream<S>>;
+/// Streams by aggregate id.
+pub type Overlay<S> = HashMap<Arc<str>, Stream<S>>;
 
 /// The schema that the registry must be asked for before this command can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +58,11 @@ pub struct NeedsSchema(pub u32);
 pub struct Turn<'a, D: Decider, C> {
     pub(super) settings: &'a Settings,
     codec: &'a C,
-    streams: &'a Streams<D::State>,
-    answers: &'a Answers,
+    pub(super) memory: Memory<'a, D::State>,
+    /// Streams that were fetched from the shelf.
+    pub(super) fetched: Overlay<D::State>,
+    /// Once the shelf did not answer, nothing that was decided counts.
+    pub(super) trouble: Option<ShelfError>,
     pub(super) position: &'a Position,
     pub(super) now: Timestamp,
     pub(super) changes: Changes<D>,
@@ -74,7 +78,9 @@ pub struct Turn<'a, D: Decider, C> {
 #[derive(Debug)]
 pub struct Changes<D: Decider> {
     /// The streams as they are after the turn.
-    pub streams: Streams<D::State>,
+    pub streams: Overlay<D::State>,
+    /// How many of them are new.
+    pub new_streams: u64,
     /// The new answers.
     pub answers: HashMap<CommandKey, Answer>,
     /// The origins taken.
@@ -90,7 +96,8 @@ pub struct Changes<D: Decider> {
 impl<D: Decider> Default for Changes<D> {
     fn default() -> Self {
         Self {
-            streams: Streams::new(),
+            streams: Overlay::new(),
+            new_streams: 0,
             answers: HashMap::new(),
             origins: BTreeMap::new(),
             timers: BTreeMap::new(),
@@ -105,16 +112,16 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
     pub fn new(
         settings: &'a Settings,
         codec: &'a C,
-        streams: &'a Streams<D::State>,
-        answers: &'a Answers,
+        memory: Memory<'a, D::State>,
         position: &'a Position,
         now: Timestamp,
     ) -> Self {
         Self {
             settings,
             codec,
-            streams,
-            answers,
+            memory,
+            fetched: Overlay::new(),
+            trouble: None,
             position,
             now,
             changes: Changes::default(),
@@ -137,7 +144,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
     pub fn finish(mut self) -> (Changes<D>, Vec<Outgoing>, Vec<Crossing>) {
         for id in std::mem::take(&mut self.snapshots_due) {
             let stream = self.changes.streams.get(id.as_str());
-            let value = stream.and_then(|stream| snapshot::to_bytes::<D>(stream, 0));
+            let value = stream.and_then(|stream| snapshot::to_bytes::<D>(stream));
             let key = Some(id.into_bytes());
             let headers = Headers::default();
             let record = Outgoing { kind: Kind::Snapshots, key, value, headers };
@@ -237,6 +244,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         if let Some(origin) = origin {
             self.changes.origins.insert(origin.source, (origin.offset, origin.index));
         }
+        self.fetch(id);
         match decoded {
             Ok(decoded) => {
                 let (metadata, bad) = Metadata::read(&record.headers, &decoded.body);
@@ -251,8 +259,9 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
                     content_hash: decoded.content_hash,
                     metadata,
                     from_process_manager,
-                    on_behalf_of: behalf.as_ref().map(|behalf| behalf.command_id),
+                    on_behalf_of: None,
                 };
+                let request = self.naming_its_client(request, behalf.as_ref());
                 let verdict = match bad {
                     Some(bad) => self.known(&request).unwrap_or_else(|| {
                         Verdict::Refused(malformed("InvalidField", Some(bad.field), bad.reason))
@@ -297,6 +306,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         let command_id = metadata.command_id_or(|| first_place.id());
         let aggregate_id = bad.aggregate_id.unwrap_or_default();
         let aggregate_id = aggregate_id.as_str();
+        self.fetch(aggregate_id);
         let content_hash = raw_content_hash(aggregate_id, record.value.as_deref());
         let request = Request {
             record: Some(record),
@@ -312,34 +322,6 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
             .known(&request)
             .unwrap_or_else(|| Verdict::Refused(malformed(bad.code, bad.field, bad.reason)));
         self.answer(&request, verdict);
-    }
-
-    pub(super) fn stream_hash(&self, id: &str) -> StreamHash {
-        self.stream(id).map_or_else(|| StreamHash::new(D::NAME, id), |stream| stream.hash)
-    }
-
-    fn stream(&self, id: &str) -> Option<&Stream<D::State>> {
-        self.changes.streams.get(id).or_else(|| self.streams.get(id))
-    }
-
-    /// The answer to a command id that was answered before.
-    pub(super) fn known(&self, request: &Request<'_>) -> Option<Verdict> {
-        let key = request.key();
-        let answer = self.changes.answers.get(&key).or_else(|| self.answers.get(key))?;
-        // What could not be read then may be readable now: the same bytes are the same command.
-        let value = request.record.and_then(|record| record.value.as_deref());
-        let is_same = answer.is_for(&request.content_hash)
-            || answer.is_for(&raw_content_hash(request.aggregate_id, value));
-        if is_same {
-            let id = request.command_id;
-            let repeat = answer.repeat(id, request.aggregate_id, request.content_hash);
-            return Some(Verdict::Repeat(repeat));
-        }
-        Some(Verdict::Refused(Refusal {
-            code: IDEMPOTENCY_CONFLICT,
-            message: "this command id was answered for a command with other content".to_owned(),
-            ..Refusal::default()
-        }))
     }
 
     /// The order of checks: known id, who may, expected version, then the domain's own.
@@ -444,15 +426,15 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
             self.snapshots_due.insert(request.aggregate_id.to_owned());
         }
         if event_count > 0 {
+            self.changes.new_streams += u64::from(stream.version == 0);
             stream.version = version;
             stream.last_time = at;
             self.changes.event_count += event_count;
             match self.changes.streams.get_mut(request.aggregate_id) {
                 Some(overlay) => *overlay = stream,
                 None => {
-                    let known = self.streams.get_key_value(request.aggregate_id);
-                    let id =
-                        known.map_or_else(|| request.aggregate_id.into(), |(id, _)| Arc::clone(id));
+                    let known = self.memory.streams.name(request.aggregate_id);
+                    let id = known.unwrap_or_else(|| request.aggregate_id.into());
                     self.changes.streams.insert(id, stream);
                 }
             }

@@ -29,10 +29,9 @@ pub struct Dispatch {
     pub correlation_id: Option<String>,
     /// The event or command that caused it.
     pub causation_id: Option<String>,
-    /// The time that the client gave what started it all, RFC 3339.
-    pub time: Option<String>,
-    /// W3C trace context.
-    pub traceparent: Option<String>,
+    /// What else goes along from whoever started it all, by header name: `actor`, `ce_time`,
+    /// `ip_address`, `traceparent`, `meta_<name>`.
+    pub metadata: Vec<(String, String)>,
 }
 
 /// One process manager's reactions.

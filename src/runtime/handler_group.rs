@@ -16,17 +16,18 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::lane::{
-    FromLane, Lane, LaneState, LaneStatus, Membership, SchemaLookUp, Shared, ToLane,
-};
+use super::lane::{FromLane, Lane, Membership, SchemaLookUp, Shared, ToLane};
+use super::lane_status::{LaneState, LaneStatus};
 use super::plan::{AggregatePlan, Plan};
 use crate::config::Config;
 use crate::engine::protocol::{Counts, Handler, Settings};
+use crate::engine::shelf::Shelf;
 use crate::kernel::message::Record;
 use crate::kernel::stream::AggregateName;
 use crate::log::kafka::Error;
 use crate::log::kafka::group::{self, Member, Place, Rebalance, Witness};
 use crate::log::kafka::reader::ReaderPool;
+use crate::state::DiskShelf;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 /// The most commands that wait for one lane, and their bytes.
@@ -42,7 +43,7 @@ const REJOIN_PAUSE: Duration = Duration::from_secs(1);
 const RESTORES_MAX: usize = 4;
 
 /// Makes the handler of one partition.
-pub type MakeHandler = Arc<dyn Fn(Settings) -> Box<dyn Handler> + Send + Sync>;
+pub type MakeHandler = Arc<dyn Fn(Settings, Box<dyn Shelf>) -> Box<dyn Handler> + Send + Sync>;
 
 /// One kind of aggregate in a group.
 #[derive(Clone)]
@@ -250,6 +251,7 @@ impl Poller {
             witness: Arc::clone(&self.witness),
             membership: membership(&member, &self.lanes),
             look_up: Arc::clone(&self.look_up),
+            state_dir: self.config.handler.state_dir().into(),
             to_poller,
         };
         Ok(Session { member, shared, from_lanes, wishes: Vec::new() })
@@ -328,9 +330,10 @@ fn start_lane(
     }));
     let stop = Arc::new(AtomicBool::new(false));
     let queued_bytes = Arc::new(AtomicUsize::new(0));
+    let directory = shared.state_dir.join(&plan.topics.commands).join(partition.to_string());
     let lane = Lane {
         batch_max: settings.batch_max,
-        handler: (plan.make)(settings),
+        handler: (plan.make)(settings, Box::new(DiskShelf::new(directory))),
         topics: plan.topics.clone(),
         partition,
         transactional_id: format!("{group}.{}.{partition}", plan.topics.commands),

@@ -4,17 +4,19 @@
 //! asked to stop finishes the transaction in hand first.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::lane_status::{LaneState, LaneStatus};
 use super::plan::TopicNames;
 use crate::clock;
 use crate::config;
 use crate::engine::protocol::{
-    Action, Committed, Counts, Crossing, Handler, Input, Moment, Transaction,
+    Action, Committed, Crossing, From, Handler, Input, Moment, Transaction,
 };
 use crate::kernel::message::{Outgoing, Record};
 use crate::kernel::stream::Kind;
@@ -22,7 +24,7 @@ use crate::kernel::time::Timestamp;
 use crate::log::kafka::Error;
 use crate::log::kafka::crossing::CrossingProducer;
 use crate::log::kafka::group::{ConsumerGroupMetadata, Place, Witness};
-use crate::log::kafka::reader::ReaderPool;
+use crate::log::kafka::reader::{Begin, ReaderPool};
 use crate::log::kafka::transaction::{End, InputOffset, TransactionalProducer};
 
 /// How often a waiting lane looks whether it should stop.
@@ -62,53 +64,8 @@ pub(super) struct Shared {
     pub(super) witness: Arc<Mutex<Witness>>,
     pub(super) membership: Membership,
     pub(super) look_up: SchemaLookUp,
+    pub(super) state_dir: Arc<Path>,
     pub(super) to_poller: Sender<FromLane>,
-}
-
-/// How a partition fares.
-#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LaneStatus {
-    /// The commands topic.
-    pub topic: String,
-    /// The partition.
-    pub partition: i32,
-    /// What it is doing.
-    pub state: LaneState,
-    /// What it has done.
-    pub counts: Counts,
-    /// The last thing that went wrong.
-    pub last_error: Option<String>,
-}
-
-/// What a lane is doing.
-#[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LaneState {
-    /// Fencing off older owners.
-    Fencing,
-    /// Reading state back from the log.
-    Restoring,
-    /// Handling commands.
-    Running,
-    /// Waiting for a service that does not answer.
-    Waiting,
-    /// Stopped for good: somebody must act.
-    Stopped,
-}
-
-impl LaneState {
-    /// The word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Fencing => "fencing",
-            Self::Restoring => "restoring",
-            Self::Running => "running",
-            Self::Waiting => "waiting",
-            Self::Stopped => "stopped",
-        }
-    }
 }
 
 /// One partition's thread.
@@ -162,7 +119,7 @@ impl Lane {
         let input = match action {
             Action::Fence => self.fence()?,
             Action::ReadCommitted => self.read_committed()?,
-            Action::Restore { kind, since } => return self.restore(kind, since).map(Some),
+            Action::Restore { kind, from } => return self.restore(kind, from).map(Some),
             Action::Ready { next_offset } => self.ready(next_offset)?,
             Action::Receive { until } => self.receive(until)?,
             Action::Deliver(crossings) => self.deliver(&crossings)?,
@@ -170,6 +127,10 @@ impl Lane {
             Action::LookUpSchema(id) => self.look_up(id)?,
             Action::Sleep(wait) => {
                 self.sleep(wait)?;
+                Input::Woken
+            }
+            Action::Wait { reason, pause } => {
+                self.wait(&reason, pause)?;
                 Input::Woken
             }
             Action::More => {
@@ -211,14 +172,18 @@ impl Lane {
 
     /// Says what does not work, once a try, and waits a little.
     fn waiting(&self, what: &str, error: &dyn std::fmt::Display) -> Result<(), Stopping> {
-        tracing::warn!(topic = %self.topics.commands, partition = self.partition, %error,
-            "{what}; trying again");
+        self.wait(&format!("{what}: {error}"), RETRY_PAUSE)
+    }
+
+    fn wait(&self, reason: &str, pause: Duration) -> Result<(), Stopping> {
+        tracing::warn!(topic = %self.topics.commands, partition = self.partition, reason,
+            "waiting; trying again");
         {
             let mut status = self.status();
             status.state = LaneState::Waiting;
-            status.last_error = Some(format!("{what}: {error}"));
+            status.last_error = Some(reason.to_owned());
         }
-        self.sleep(RETRY_PAUSE)
+        self.sleep(pause)
     }
 
     fn sleep(&self, wait: Duration) -> Result<(), Stopping> {
@@ -278,14 +243,19 @@ impl Lane {
     }
 
     /// Hands a topic's records to the handler, chunk by chunk; schemas are looked up on the way.
-    fn restore(&mut self, kind: Kind, since: Option<Timestamp>) -> Result<Action, Stopping> {
+    fn restore(&mut self, kind: Kind, from: From) -> Result<Action, Stopping> {
         self.set_state(LaneState::Restoring);
+        let start = match from {
+            From::Start => Begin::Oldest,
+            From::Moment(since) => Begin::Moment(since),
+            From::Offset(offset) => Begin::Offset(offset),
+        };
         let readers = Arc::clone(&self.shared.readers);
         let topic = self.topics.of(kind).to_owned();
         let partition = self.partition;
         loop {
             let mut ended = None;
-            let outcome = readers.read_to_end(&topic, partition, since, |records| {
+            let outcome = readers.read_to_end(&topic, partition, start, |records| {
                 let mut action = self.step(Input::Restored(records));
                 while let Action::LookUpSchema(id) = action {
                     match self.look_up(id) {
@@ -338,6 +308,9 @@ impl Lane {
     /// Takes what has arrived; waits only if nothing has, and not longer than until that moment.
     fn receive(&mut self, until: Option<Timestamp>) -> Result<Input, Stopping> {
         let mut records = Vec::new();
+        if self.status().state == LaneState::Waiting {
+            self.set_state(LaneState::Running);
+        }
         loop {
             if self.is_stopping() {
                 return Err(Stopping);
@@ -411,20 +384,22 @@ impl Lane {
         let membership = Arc::clone(&self.shared.membership);
         let stop = Arc::clone(&self.stop);
         let topic = |record: &Outgoing| self.topics.of(record.kind);
+        let is_result = |record: &Outgoing| record.kind == Kind::Results;
         let end = producer.transact(
             &input,
             || membership(&stop),
             self.partition,
             &transaction.records,
+            transaction.records.iter().rposition(is_result),
             topic,
         );
         match end {
-            End::Committed => {
+            End::Committed(last_result) => {
                 self.aborts = 0;
                 if self.status().state == LaneState::Waiting {
                     self.set_state(LaneState::Running);
                 }
-                Input::TransactionCommitted
+                Input::TransactionCommitted { last_result }
             }
             End::Aborted(reason) => {
                 self.aborts += 1;

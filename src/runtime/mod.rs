@@ -2,6 +2,7 @@
 
 pub mod handler_group;
 pub mod lane;
+pub mod lane_status;
 mod plan;
 pub mod projection;
 pub mod reactor_group;

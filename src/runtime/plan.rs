@@ -68,8 +68,9 @@ impl Plan {
         for aggregate in aggregates {
             let topics = topic_names(config, aggregate.name);
             let partition_count = same_partitions(witness, &topics, aggregate.has_timers)?;
-            let ids = witness.topic_ids(&[&topics.commands, &topics.events])?;
-            let [commands_topic_id, events_topic_id] = ids[..] else {
+            let ids = [&topics.commands, &topics.events, &topics.results].map(String::as_str);
+            let ids = witness.topic_ids(&ids)?;
+            let [commands_topic_id, events_topic_id, results_topic_id] = ids[..] else {
                 return Err(Error::NoTopic(topics.commands));
             };
             let settings = Settings {
@@ -79,6 +80,7 @@ impl Plan {
                 commands_topic_id,
                 events_topic: topics.events.clone(),
                 events_topic_id,
+                results_topic_id,
                 partition: 0,
                 partition_count,
                 batch_max: config.handler.batch.clamp(1, 5_000),
@@ -86,6 +88,8 @@ impl Plan {
                 trust_command_time: config.handler.command_time == CommandTime::Trust,
                 snapshot_every: config.handler.snapshot_every,
                 window_seconds: WINDOW_SECONDS,
+                answers_in_memory: config.handler.answers_in_memory,
+                streams_in_memory: config.handler.streams_in_memory,
                 key: key.clone(),
                 targets: targets.clone(),
             };

@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 
 use crate::engine::projector::State;
 use crate::log::kafka::group::Place;
-use crate::runtime::lane::{LaneState, LaneStatus};
+use crate::runtime::lane_status::{LaneState, LaneStatus};
 use crate::runtime::{projection, reactor_group};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -1,5 +1,7 @@
-//! What only a process manager may say, signed as one would: the far side of a transfer, its
-//! reversal and its end, down to the rows.
+//! Process managers: transfers and openings from end to end, a replay of reactors that emits
+//! nothing, and what only a process manager may say, signed as one would, down to the rows.
+
+use std::time::Duration;
 
 use ring::hmac;
 use serde_json::{Value, json};
@@ -7,10 +9,11 @@ use uuid::Uuid;
 
 use millrace::engine::origin::{Origin, Sender, Signed, Source};
 
+use crate::harness::await_some;
 use crate::harness::commands::{command_with_id, create, new_id, transfer};
 use crate::harness::judge;
-use crate::harness::kafka::{Message, Producer, own_partition};
-use crate::harness::log::{Answers, Message as Decoded};
+use crate::harness::kafka::{Message, Producer, own_partition, read_all};
+use crate::harness::log::{Answers, Message as Decoded, await_transfers};
 use crate::harness::namespace::Namespace;
 use crate::harness::serve::Serve;
 use crate::harness::stores::Postgres;
@@ -53,6 +56,17 @@ impl ProcessManager<'_> {
         self.answers.first(id)
     }
 
+    /// Grants a client its slot; gives the client's own answer.
+    fn open(&mut self, account: &str, mut body: Value) -> Decoded {
+        let client = new_id();
+        body["grant_slot_id"] = json!(new_id().to_string());
+        body["grant_client_command_id"] = json!(client.to_string());
+        body["grant_client_reply_to"] = json!("desk-3");
+        let granted = self.say(account, &body);
+        assert!(granted.record.header("result_of").is_some(), "{granted:?}");
+        self.answers.first(client)
+    }
+
     fn client(&mut self, account: &str, body: &Value) -> Decoded {
         let id = new_id();
         let message = command_with_id(account, id, body);
@@ -62,15 +76,19 @@ impl ProcessManager<'_> {
 }
 
 #[test]
-fn a_transfer_arrives_or_comes_back_down_to_the_rows() {
+fn what_a_process_manager_signs_is_done_down_to_the_rows() {
     let namespace = Namespace::new();
-    let mut serve = Serve::start_with(&namespace, "", &[("MILLRACE_INTERNAL_KEY", KEY)]);
+    // No reactors: the test says what they would.
+    let roles = "handler,postgres,clickhouse";
+    let mut serve = Serve::start_with(&namespace, roles, &[("MILLRACE_INTERNAL_KEY", KEY)]);
     serve.wait_ready();
     let producer = Producer::new(&namespace.stack);
     let answers = Answers::new(&namespace);
     let mut manager = ProcessManager { namespace: &namespace, producer, answers, offset: 0 };
-    assert!(manager.client("from", &create("ann", "CHECKING", "50000")).is_accepted());
-    assert!(manager.client("to", &create("bob", "CHECKING", "100")).is_accepted());
+    let from = manager.open("from", create("ann", "CHECKING", "50000"));
+    assert!(from.is_accepted());
+    assert_eq!(from.record.header("reply_to"), Some("desk-3"));
+    assert!(manager.open("to", create("bob", "CHECKING", "100")).is_accepted());
     assert!(manager.client("from", &transfer("to", "20000")).is_accepted());
     assert!(manager.client("from", &transfer("nobody", "300")).is_accepted());
     let all = judge::log_is_sound(&namespace);
@@ -137,5 +155,113 @@ fn a_transfer_arrives_or_comes_back_down_to_the_rows() {
         "to#2 TRANSFER_IN 20000 0",
     ];
     assert_eq!(kinds, expected);
+    serve.terminate();
+}
+
+/// How many commands wait or waited in each partition of every aggregate's commands topic.
+fn command_ends(namespace: &Namespace) -> Vec<(String, usize)> {
+    let aggregates = ["account", "customer", "transfer", "account-opening"];
+    let topics = aggregates.map(|name| format!("{}.banking.{name}.commands", namespace.name));
+    topics.map(|topic| (topic.clone(), read_all(namespace, &topic).len())).into()
+}
+
+#[test]
+fn transfers_end_the_sixth_account_loses_and_a_reset_of_reactors_emits_nothing() {
+    let namespace = Namespace::new();
+    let serve = Serve::ready(&namespace, "handler,postgres,clickhouse");
+    let reactors = Serve::ready(&namespace, "reactor");
+    let producer = Producer::new(&namespace.stack);
+    let topic = namespace.topic("commands");
+    let mut answers = Answers::new(&namespace);
+
+    // Seven wishes at once for one customer: exactly five are granted.
+    let ids: Vec<Uuid> = (0..7).map(|_| new_id()).collect();
+    let opening = |(at, id): (usize, &Uuid)| {
+        command_with_id(&format!("acc-{at}"), *id, &create("ann", "CHECKING", "1000"))
+    };
+    producer.send(&topic, &ids.iter().enumerate().map(opening).collect::<Vec<_>>());
+    answers.await_count(&ids, 1);
+    let (opened, refused): (Vec<_>, Vec<_>) =
+        (0..7).partition(|at| answers.all(ids[*at])[0].is_accepted());
+    assert_eq!((opened.len(), refused.len()), (5, 2));
+    for at in &refused {
+        assert_eq!(answers.all(ids[*at])[0].text("code"), Some("AccountLimit"));
+    }
+    // A repeat of either is answered as before, whatever happened since.
+    for at in [opened[0], refused[0]] {
+        producer.send(&topic, &[opening((at, &ids[at]))]);
+        let repeat = answers.nth(ids[at], 2);
+        assert!(repeat.is_duplicate(), "{repeat:?}");
+    }
+    // A closed account frees its slot.
+    let close = [json!({"type": "Withdraw", "amount": "1000"}), json!({"type": "CloseAccount"})];
+    for body in &close {
+        let id = new_id();
+        producer.send(&topic, &[command_with_id(&format!("acc-{}", opened[4]), id, body)]);
+        assert!(answers.first(id).is_accepted());
+    }
+    await_some("a freed slot", Duration::from_secs(30), || {
+        let id = new_id();
+        let again = create("ann", "SAVINGS", "1000");
+        producer.send(&topic, &[command_with_id(&format!("acc-{id}"), id, &again)]);
+        let answer = answers.first(id);
+        if answer.is_accepted() { Ok(()) } else { Err(format!("{answer:?}")) }
+    });
+
+    // Between the open ones, to one that does not exist, and to one that takes no money.
+    let name = |at: usize| format!("acc-{}", opened[at]);
+    let frozen = new_id();
+    let freeze = json!({"type": "FreezeAccount"});
+    producer.send(&topic, &[command_with_id(&name(3), frozen, &freeze)]);
+    assert!(answers.first(frozen).is_accepted());
+    let mut sent = Vec::new();
+    for round in 0..60 {
+        let to = match round % 6 {
+            0 => "nobody".to_owned(),
+            1 => name(3),
+            _ => name((round + 1) % 3),
+        };
+        let id = new_id();
+        sent.push(id);
+        producer.send(&topic, &[command_with_id(&name(round % 3), id, &transfer(&to, "3"))]);
+    }
+    answers.await_count(&sent, 1);
+    assert!(sent.iter().all(|id| answers.all(*id)[0].is_accepted()));
+    let all = await_transfers(&namespace);
+    let count = |name: &str| all.iter().filter(|event| event.short_name() == name).count();
+    assert_eq!(["MoneyReceived", "TransferSettled", "TransferReversed"].map(count), [40, 40, 20]);
+    assert_eq!(judge::log_is_sound(&namespace).len(), all.len());
+    judge::results_match_log(&answers.into_all(), &all);
+    judge::read_models_equal_log(&namespace, &all);
+
+    // The groups go back to the beginning, and everything has been said already.
+    reactors.terminate();
+    let before = command_ends(&namespace);
+    for manager in ["transfer", "account-opening"] {
+        namespace.kafka_tool(&[
+            "consumer-groups",
+            "--group",
+            &namespace.group(&format!("reactor.{manager}")),
+            "--all-topics",
+            "--reset-offsets",
+            "--to-earliest",
+            "--execute",
+        ]);
+    }
+    let reactors = Serve::ready(&namespace, "reactor");
+    let id = new_id();
+    let last = command_with_id(&name(0), id, &transfer("nobody", "4"));
+    let partition = Some(own_partition(name(0).as_bytes(), 2));
+    producer.send(&topic, &[Message { partition, ..last }]);
+    let after = await_some("the next transfer", Duration::from_secs(30), || {
+        let all = await_transfers(&namespace);
+        let count = all.iter().filter(|one| one.short_name() == "TransferReversed").count();
+        if count == 21 { Ok(command_ends(&namespace)) } else { Err(format!("{count}")) }
+    });
+    // The account: the transfer, what nobody receives, its reversal. The saga: the start, the
+    // refusal, the reversal.
+    let more = |at: usize| after[at].1 - before[at].1;
+    assert_eq!([more(0), more(1), more(2), more(3)], [3, 0, 3, 0], "{before:?} {after:?}");
+    reactors.terminate();
     serve.terminate();
 }

@@ -32,11 +32,13 @@ fn a_stop_under_load_loses_nothing_and_repeats_nothing() {
         }
     }
     let serve = Serve::ready(&namespace, "");
-    let (early, late) = sent.split_at(sent.len() / 2);
+    let mut answers = Answers::new(&namespace);
+    producer.send(&topic, &sent[..ACCOUNTS]);
+    answers.await_count(&ids[..ACCOUNTS], 1);
+    let (early, late) = sent[ACCOUNTS..].split_at(sent.len() / 2);
     producer.send(&topic, early);
     // In the middle of the work: it is asked to stop as soon as the first answers are there.
-    let mut answers = Answers::new(&namespace);
-    answers.await_count(&ids[..1], 1);
+    answers.await_count(&ids[ACCOUNTS..=ACCOUNTS], 1);
     std::thread::scope(|scope| {
         scope.spawn(|| producer.send(&topic, late));
         serve.terminate();

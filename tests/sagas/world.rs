@@ -208,8 +208,7 @@ fn command(
         reply_to: None,
         correlation_id: None,
         causation_id: None,
-        time: None,
-        traceparent: None,
+        metadata: Vec::new(),
     };
     Message::Command(dispatch, internal)
 }

@@ -16,6 +16,7 @@ use millrace::engine::command_handler::CommandHandler;
 use millrace::engine::dispatch::{Target, Targets};
 use millrace::engine::protocol::{Handler, Settings};
 use millrace::engine::reactor;
+use millrace::engine::shelf::MemoryShelf;
 use millrace::kernel::codec::Codec;
 use millrace::kernel::decider::Decider;
 use millrace::kernel::reactor::Reactor;
@@ -122,9 +123,9 @@ impl Bank {
     pub(crate) fn handler(
         &self,
         seat: Seat,
-        batch_max: usize,
-        mood: &Arc<Mood>,
-        leaks: bool,
+        (batch_max, in_memory): (usize, usize),
+        (mood, leaks): (&Arc<Mood>, bool),
+        shelf: MemoryShelf,
     ) -> Box<dyn Handler> {
         let Place { aggregate, partition, .. } = seat.place;
         let settings = Settings {
@@ -134,6 +135,7 @@ impl Bank {
             commands_topic_id: topic_id(aggregate, Kind::Commands),
             events_topic: aggregate.topic(Kind::Events),
             events_topic_id: topic_id(aggregate, Kind::Events),
+            results_topic_id: topic_id(aggregate, Kind::Results),
             partition,
             partition_count: partitions(aggregate),
             batch_max,
@@ -141,18 +143,20 @@ impl Bank {
             trust_command_time: false,
             snapshot_every: 5,
             window_seconds: WINDOW_SECONDS,
+            answers_in_memory: in_memory,
+            streams_in_memory: in_memory,
             key: self.key.clone(),
             targets: self.targets.clone(),
         };
         match aggregate {
             account::NAME if leaks => {
                 let codec = Arc::new(LeakyCodec(Flaky::new(&self.accounts, mood)));
-                Box::new(CommandHandler::<Leaky<Account>, _>::new(settings, codec))
+                Box::new(CommandHandler::<Leaky<Account>, _>::new(settings, codec, Box::new(shelf)))
             }
-            account::NAME => handler::<Account, _>(settings, &self.accounts, mood),
-            customer::NAME => handler::<Customer, _>(settings, &self.customers, mood),
-            transfer::NAME => handler::<Transfer, _>(settings, &self.transfers, mood),
-            _ => handler::<Opening, _>(settings, &self.openings, mood),
+            account::NAME => handler::<Account, _>(settings, &self.accounts, mood, shelf),
+            customer::NAME => handler::<Customer, _>(settings, &self.customers, mood, shelf),
+            transfer::NAME => handler::<Transfer, _>(settings, &self.transfers, mood, shelf),
+            _ => handler::<Opening, _>(settings, &self.openings, mood, shelf),
         }
     }
 
@@ -188,8 +192,9 @@ fn handler<D: Decider, C: Codec<D>>(
     settings: Settings,
     codec: &Arc<C>,
     mood: &Arc<Mood>,
+    shelf: MemoryShelf,
 ) -> Box<dyn Handler> {
-    Box::new(CommandHandler::<D, _>::new(settings, Flaky::new(codec, mood)))
+    Box::new(CommandHandler::<D, _>::new(settings, Flaky::new(codec, mood), Box::new(shelf)))
 }
 
 fn seats(reactors: &[Arc<dyn Reactor>]) -> Vec<Seat> {

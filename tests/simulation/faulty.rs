@@ -15,16 +15,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// The events of steps that are sent again when they break. What breaks anywhere else is our bug:
 /// nobody sends it again.
 const STEPS: [&str; 10] = [
-    "MoneyReceived",
-    "TransferSettled",
-    "TransferReversed",
-    "AccountCreated",
-    "SlotReserved",
-    "SlotDenied",
-    "SlotConfirmed",
-    "SlotReleased",
-    "SlotFreed",
-    "StepRepeated",
+    "account.MoneyReceived",
+    "account.TransferSettled",
+    "account.TransferReversed",
+    "account.AccountCreated",
+    "customer.SlotReserved",
+    "customer.SlotDenied",
+    "customer.SlotConfirmed",
+    "customer.SlotReleased",
+    "customer.SlotFreed",
+    "transfer.StepRepeated",
 ];
 
 /// How a world's processes feel: whether the next thing breaks.

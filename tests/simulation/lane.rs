@@ -1,7 +1,8 @@
 //! Drives one handler: its actions are carried out on the log in memory, with every fault between.
 
 use millrace::engine::position::Position;
-use millrace::engine::protocol::{Action, Committed, Crossing, Handler, Input, Transaction};
+use millrace::engine::protocol::{Action, Committed, Crossing, From, Handler, Input, Transaction};
+use millrace::engine::shelf::MemoryShelf;
 use millrace::kernel::message::Record;
 use millrace::kernel::stream::{Kind, POSITION_KEY};
 use millrace::kernel::time::Timestamp;
@@ -19,6 +20,8 @@ pub(crate) struct Lane {
     doing: Doing,
     epoch: u32,
     read_from: i64,
+    /// Which of the partition's disks is its own.
+    disk: usize,
     /// How many microseconds its clock is wrong.
     skew: i64,
 }
@@ -33,6 +36,7 @@ enum Doing {
     Writing {
         transaction: Transaction,
         written: usize,
+        last_result: Option<i64>,
     },
     Sending {
         crossings: Vec<Crossing>,
@@ -45,12 +49,17 @@ impl Lane {
         let drawn = shared.rng.random_range(1..20);
         let batch_max = shared.batch_max.unwrap_or(drawn);
         let leaks = shared.is_planted(Planted::Rollback);
-        let mut handler = shared.bank.handler(seat, batch_max, &shared.mood, leaks);
+        let (disk, mut shelf) = shared.take_disk(seat.place);
+        if shared.is_planted(Planted::Answers) {
+            shelf = MemoryShelf::default();
+        }
+        let sizes = (batch_max, shared.in_memory);
+        let mut handler = shared.bank.handler(seat, sizes, (&shared.mood, leaks), shelf);
         let doing = Doing::Act(handler.start());
         let Place { aggregate, partition, .. } = seat.place;
         let transactional_id = format!("{}.{aggregate}.{partition}", seat.group);
         let skew = shared.draw_skew();
-        Self { seat, transactional_id, handler, doing, epoch: 0, read_from: 0, skew }
+        Self { seat, transactional_id, handler, doing, epoch: 0, read_from: 0, disk, skew }
     }
 
     /// Whether nothing but a command or a timer moves it on.
@@ -79,8 +88,14 @@ impl Lane {
         }
     }
 
+    /// Its disk is free for somebody else.
+    pub(crate) fn leave(&self, shared: &mut Shared) {
+        shared.give_disk_back(self.seat.place, self.disk);
+    }
+
     /// What may happen still when it is no more.
     pub(crate) fn bury(self, shared: &mut Shared) {
+        self.leave(shared);
         if let Doing::Sending { crossings, sent } = self.doing {
             shared.sent_by_the_dead(&crossings[sent.saturating_sub(1)..]);
         }
@@ -91,11 +106,16 @@ impl Lane {
         if shared.one_in(shared.faults.clock) {
             self.skew = shared.draw_skew();
         }
+        if shared.one_in(shared.faults.disk) {
+            shared.disturb_disk(self.seat.place, self.disk);
+        }
         let doing = std::mem::replace(&mut self.doing, Doing::Act(Action::More));
         match doing {
             Doing::Act(action) => self.act(shared, action, is_member),
             Doing::Restoring { kind, from } => self.restore(shared, kind, from),
-            Doing::Writing { transaction, written } => self.write(shared, transaction, written),
+            Doing::Writing { transaction, written, last_result } => {
+                self.write(shared, transaction, written, last_result)
+            }
             Doing::Sending { crossings, sent } => self.send(shared, crossings, sent),
         }
     }
@@ -125,9 +145,14 @@ impl Lane {
                 self.answer(shared, Input::Fenced)
             }
             Action::ReadCommitted => self.read_committed(shared),
-            Action::Restore { kind, since } => {
+            Action::Restore { kind, from } => {
                 let place = self.own(kind);
-                let from = since.map_or(0, |since| shared.log.offset_at(place, since));
+                let from = match from {
+                    From::Start => 0,
+                    From::Moment(since) => shared.log.offset_at(place, since),
+                    From::Offset(offset) if offset < shared.log.end_offset(place) => offset,
+                    From::Offset(_) => return self.answer(shared, Input::RestoreEnd),
+                };
                 self.doing = Doing::Restoring { kind, from };
                 true
             }
@@ -142,6 +167,10 @@ impl Lane {
             }
             Action::Transact(transaction) => self.begin(shared, transaction, is_member),
             Action::Sleep(_) => self.answer(shared, Input::Woken),
+            Action::Wait { .. } => {
+                shared.tally.waits += 1;
+                self.answer(shared, Input::Woken)
+            }
             Action::LookUpSchema(_) => self.answer(shared, Input::SchemaLookedUp),
             Action::More | Action::Stop(_) => panic!("{:?}: {action:?}", self.seat),
         }
@@ -212,7 +241,7 @@ impl Lane {
         let offset = GroupOffset { group, place, offset: *next_offset, metadata: metadata.clone() };
         let outcome = shared.log.send_offset((&self.transactional_id, self.epoch), offset);
         assert_eq!(outcome, Ok(()), "it was just begun");
-        self.doing = Doing::Writing { transaction, written: 0 };
+        self.doing = Doing::Writing { transaction, written: 0, last_result: None };
         true
     }
 
@@ -235,7 +264,13 @@ impl Lane {
         self.answer(shared, Input::TransactionUnknown(reason.to_owned()))
     }
 
-    fn write(&mut self, shared: &mut Shared, transaction: Transaction, written: usize) -> bool {
+    fn write(
+        &mut self,
+        shared: &mut Shared,
+        transaction: Transaction,
+        written: usize,
+        mut last_result: Option<i64>,
+    ) -> bool {
         let some = shared.rng.random_range(1..10);
         let at = shared.tick();
         let producer = (self.transactional_id.as_str(), self.epoch);
@@ -244,11 +279,14 @@ impl Lane {
             if let Err(refused) = shared.log.send(producer, place, record, at) {
                 return self.refused(shared, refused);
             }
+            if record.kind == Kind::Results {
+                last_result = Some(shared.log.end_offset(place) - 1);
+            }
         }
         let written = written + some;
         let hurries = shared.is_planted(Planted::Drain) && shared.one_in(10);
         if written < transaction.records.len() && !hurries {
-            self.doing = Doing::Writing { transaction, written };
+            self.doing = Doing::Writing { transaction, written, last_result };
             return true;
         }
         if let Some(forced) = shared.forced_commit(self.seat.place) {
@@ -268,7 +306,12 @@ impl Lane {
                 }
                 self.unknown(shared, "no answer, but done")
             }
-            Ok(()) => self.answer(shared, Input::TransactionCommitted),
+            Ok(()) if shared.one_in(shared.faults.crash_at_commit) => false,
+            Ok(()) => {
+                // Now and then the brokers do not say.
+                let last_result = last_result.filter(|_| !shared.one_in(10));
+                self.answer(shared, Input::TransactionCommitted { last_result })
+            }
         }
     }
 

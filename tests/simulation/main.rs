@@ -18,9 +18,11 @@
 mod bank;
 mod cases;
 mod clients;
+mod disks;
 mod faulty;
 mod judge;
 mod lane;
+mod lives;
 mod operator;
 mod planted;
 mod projecting;
@@ -111,5 +113,6 @@ fn every_seed_ends_exactly_once() {
     if count >= 50 {
         assert!(total.events >= 100 * count, "{total:?}");
         assert!(total.tally.crashes >= 5 * count, "{total:?}");
+        assert!(total.warm_starts >= 2 * count && total.tally.waits >= count, "{total:?}");
     }
 }

@@ -41,6 +41,11 @@ impl Operator {
         !parked.is_empty()
     }
 
+    /// Which sagas are parked, and why.
+    pub(crate) fn parked(&self, shared: &Shared) -> Vec<(AggregateName, String, String)> {
+        parked(shared)
+    }
+
     fn send(&mut self, shared: &mut Shared, aggregate: AggregateName, id: &str, body: String) {
         self.count += 1;
         let dispatch = Dispatch {
@@ -51,8 +56,7 @@ impl Operator {
             reply_to: None,
             correlation_id: None,
             causation_id: None,
-            time: None,
-            traceparent: None,
+            metadata: Vec::new(),
         };
         let source = Source { group: "operator".to_owned(), topic_id: Uuid::nil(), partition: 0 };
         let cause = (&source, self.count, 0);

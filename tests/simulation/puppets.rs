@@ -12,7 +12,7 @@ impl World {
     /// Whoever has such a seat is gone at once.
     pub(crate) fn halt(&mut self, is_meant: impl Fn(&Seat) -> bool) {
         let seats = self.shared.bank.seats.clone();
-        self.actors.retain(|actor| !is_meant(&seats[actor.seat]));
+        self.remove(|actor| is_meant(&seats[actor.seat]));
     }
 
     /// Such a seat has a new owner, and nobody else.
@@ -33,6 +33,7 @@ impl World {
         is_there: impl Fn(&Body) -> bool,
     ) -> Zombie {
         for _ in 0..10_000 {
+            let mut moved = false;
             for index in 0..self.actors.len() {
                 let actor = &self.actors[index];
                 let seat = actor.seat;
@@ -43,8 +44,12 @@ impl World {
                     return Zombie(actor);
                 }
                 if !self.actors[index].is_idle(&self.shared) {
+                    moved = true;
                     assert!(self.actors[index].advance(&mut self.shared), "no fault ends anybody");
                 }
+            }
+            if !moved {
+                self.shared.now.0 += 50_000;
             }
         }
         panic!("it never stands there");

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use millrace::engine::protocol::{Crossing, Moment};
+use millrace::engine::shelf::MemoryShelf;
 use millrace::kernel::message::Outgoing;
 use millrace::kernel::reactor::Reactor;
 use millrace::kernel::stream::Kind;
@@ -13,6 +15,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use super::bank::{Bank, aggregate_of};
+use super::disks::Disks;
 use super::faulty::Mood;
 use super::store::Store;
 
@@ -37,6 +40,10 @@ pub(crate) struct Faults {
     pub(crate) wipe: u32,
     /// Somebody's clock is put right, or wrong.
     pub(crate) clock: u32,
+    /// Between the commit and what the handler makes of it.
+    pub(crate) crash_at_commit: u32,
+    /// A disk is full, or damaged.
+    pub(crate) disk: u32,
 }
 
 impl Faults {
@@ -55,6 +62,8 @@ impl Faults {
         unknown: 0,
         wipe: 0,
         clock: 0,
+        crash_at_commit: 0,
+        disk: 0,
     };
     pub(crate) const MANY: Self = Self {
         abort: 15,
@@ -71,6 +80,8 @@ impl Faults {
         unknown: 300,
         wipe: 4_000,
         clock: 300,
+        crash_at_commit: 60,
+        disk: 150,
     };
 }
 
@@ -84,6 +95,8 @@ pub(crate) struct Tally {
     pub(crate) unknown: u64,
     pub(crate) late: u64,
     pub(crate) days: u64,
+    /// How often a disk was waited for.
+    pub(crate) waits: u64,
 }
 
 impl Tally {
@@ -95,6 +108,7 @@ impl Tally {
         self.unknown += other.unknown;
         self.late += other.late;
         self.days += other.days;
+        self.waits += other.waits;
     }
 
     pub(crate) fn faults(&self) -> u64 {
@@ -105,6 +119,7 @@ impl Tally {
             + self.unknown
             + self.late
             + self.days
+            + self.waits
     }
 }
 
@@ -145,6 +160,9 @@ pub(crate) struct Shared {
     pub(crate) mood: Arc<Mood>,
     pub(crate) log: MemoryLog,
     pub(crate) store: Store,
+    disks: HashMap<Place, Disks>,
+    /// How many answers and streams a handler keeps in memory in this world.
+    pub(crate) in_memory: usize,
     pub(crate) rng: StdRng,
     pub(crate) faults: Faults,
     pub(crate) planted: Option<Planted>,
@@ -168,6 +186,9 @@ impl Shared {
             mood,
             log: MemoryLog::default(),
             store: Store::default(),
+            disks: HashMap::new(),
+            // In one world of four everything fits; in the others next to nothing does.
+            in_memory: [1_000, 1, 2, 5][usize::try_from(seed % 4).unwrap()],
             rng: StdRng::seed_from_u64(seed),
             faults,
             planted: None,
@@ -182,6 +203,25 @@ impl Shared {
     pub(crate) fn be_calm(&mut self) {
         self.faults = Faults::NONE;
         self.mood.set(0, 0);
+        self.disks.values_mut().for_each(Disks::mend);
+    }
+
+    /// A new owner's machine has a disk for that partition.
+    pub(crate) fn take_disk(&mut self, place: Place) -> (usize, MemoryShelf) {
+        self.disks.entry(place).or_default().take(&mut self.rng)
+    }
+
+    pub(crate) fn give_disk_back(&mut self, place: Place, disk: usize) {
+        self.disks.entry(place).or_default().give_back(disk);
+    }
+
+    pub(crate) fn disturb_disk(&mut self, place: Place, disk: usize) {
+        self.disks.entry(place).or_default().disturb(disk, &mut self.rng);
+    }
+
+    /// How often an owner has started with a disk that held answers.
+    pub(crate) fn warm_starts(&self) -> u64 {
+        self.disks.values().map(|disks| u64::from(disks.warm_starts)).sum()
     }
 
     pub(crate) fn is_planted(&self, bug: Planted) -> bool {

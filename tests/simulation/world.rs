@@ -111,7 +111,12 @@ impl World {
         let zombie_ends = !actor.is_member && self.shared.one_in(30);
         if zombie_ends || !actor.advance(&mut self.shared) {
             let was_asked = self.shared.one_in(2);
+            let (seat, was_member) = (actor.seat, actor.is_member);
             actor.bury(&mut self.shared, was_asked);
+            if was_member {
+                self.shared.tally.crashes += 1;
+                self.take_over(seat);
+            }
         } else {
             self.actors.push(actor);
         }
@@ -177,7 +182,7 @@ impl World {
     pub(crate) fn settle(&mut self) {
         self.shared.be_calm();
         while self.shared.arrive_late() {}
-        self.actors.retain(|actor| actor.is_member);
+        self.remove(|actor| !actor.is_member);
         // A dead owner's old position may just have come in. Only whoever starts there sends
         // again what came since, and stores a newer one.
         self.restart(|role| role != Role::Handler);
@@ -190,7 +195,8 @@ impl World {
                 return;
             }
         }
-        panic!("after a long calm there is still something under way");
+        let parked = self.operator.parked(&self.shared);
+        panic!("after a long calm there is still something under way; parked: {parked:?}");
     }
 
     /// Goes on until nobody has anything to do at this moment.
@@ -210,10 +216,22 @@ impl World {
         panic!("the actors never come to rest");
     }
 
+    /// Ends actors. What they were about to send never arrives.
+    pub(crate) fn remove(&mut self, is_meant: impl Fn(&Actor) -> bool) {
+        for index in (0..self.actors.len()).rev() {
+            if is_meant(&self.actors[index]) {
+                let actor = self.actors.swap_remove(index);
+                if let Body::Handler(lane) = &actor.body {
+                    lane.leave(&mut self.shared);
+                }
+            }
+        }
+    }
+
     /// Everybody with such a role goes and comes back.
     fn restart(&mut self, is_meant: impl Fn(Role) -> bool) {
         let seats = self.shared.bank.seats.clone();
-        self.actors.retain(|actor| !is_meant(seats[actor.seat].role));
+        self.remove(|actor| is_meant(seats[actor.seat].role));
         for (seat, found) in seats.iter().enumerate() {
             if is_meant(found.role) {
                 self.take_over(seat);

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::kernel::message::Record;
+use crate::kernel::message::{Headers, Record};
 use crate::kernel::reactor::{Dispatch, step_id};
 use crate::kernel::result::CommandResult;
 use crate::kernel::stream::{AggregateName, parse_event_key};
@@ -22,8 +22,7 @@ pub(super) struct Cause<'a> {
     pub value: &'a [u8],
     event_type: &'a str,
     correlation_id: Option<&'a str>,
-    time: Option<&'a str>,
-    traceparent: Option<&'a str>,
+    headers: &'a Headers,
 }
 
 impl<'a> Cause<'a> {
@@ -36,8 +35,7 @@ impl<'a> Cause<'a> {
             value: record.value.as_deref()?,
             event_type: record.headers.text("ce_type")?,
             correlation_id: record.headers.text("correlation_id"),
-            time: record.headers.text("command_time"),
-            traceparent: record.headers.text("traceparent"),
+            headers: &record.headers,
         })
     }
 
@@ -65,10 +63,26 @@ impl<'a> Cause<'a> {
             reply_to: reply_to.map(str::to_owned),
             correlation_id: self.correlation_id.map(str::to_owned),
             causation_id: Some(self.event_id.to_owned()),
-            time: self.time.map(str::to_owned),
-            traceparent: self.traceparent.map(str::to_owned),
+            metadata: carried(self.headers),
         }
     }
+}
+
+/// What goes along from an event or a result to what follows from it.
+pub(super) fn carried(headers: &Headers) -> Vec<(String, String)> {
+    let mut carried = Vec::new();
+    for (name, value) in headers.iter() {
+        let name = match name {
+            "command_time" => "ce_time",
+            "actor" | "ip_address" | "traceparent" => name,
+            free if free.starts_with("meta_") => free,
+            _ => continue,
+        };
+        if let Some(value) = value.and_then(|value| std::str::from_utf8(value).ok()) {
+            carried.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    carried
 }
 
 /// The saga that a result answers, and the result's bytes; `None` if a client had asked.

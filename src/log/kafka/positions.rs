@@ -1,4 +1,4 @@
-//! How far each reactor has come: a compacted topic, one record for each group, topic and partition.
+//! How far each reactor has come: a compacted topic, a record for each group, topic and partition.
 //!
 //! Written by the reactor's own sender, outside any transaction. An older record than the last one
 //! (a dead owner's, late) costs repeats that their targets drop, and nothing else.

@@ -23,6 +23,17 @@ const POLL: Duration = Duration::from_millis(100);
 /// A reader that hears nothing at all for so long says so instead of waiting for ever.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
+/// Where reading begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// At the oldest record.
+    Oldest,
+    /// At the first record since that moment.
+    Moment(Timestamp),
+    /// At that offset.
+    Offset(i64),
+}
+
 /// Long-lived readers, handed out one at a time each: making one costs threads and a second.
 #[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
 pub struct ReaderPool {
@@ -45,7 +56,8 @@ impl ReaderPool {
 
     /// Reads a partition to its end, handing records to `sink` chunk by chunk.
     ///
-    /// `sink` returns whether to go on. Returns whether the end was reached.
+    /// `sink` returns whether to go on. From an offset that the partition does not hold there is
+    /// nothing to read. Returns whether the end was reached.
     ///
     /// # Errors
     /// The brokers do not answer. What was handed over stays handed over: start again from the
@@ -54,7 +66,7 @@ impl ReaderPool {
         &self,
         topic: &str,
         partition: i32,
-        since: Option<Timestamp>,
+        from: Begin,
         mut sink: impl FnMut(Vec<Record>) -> bool,
     ) -> Result<bool, Error> {
         let place = loop {
@@ -78,7 +90,7 @@ impl ReaderPool {
                 }
             },
         };
-        let outcome = read(&reader, topic, partition, since, sink);
+        let outcome = read(&reader, topic, partition, from, sink);
         let clean = reader.unassign().is_ok() && outcome.is_ok();
         let _ = self.give.try_send(clean.then_some(reader));
         outcome
@@ -89,14 +101,21 @@ fn read(
     reader: &BaseConsumer<Quiet>,
     topic: &str,
     partition: i32,
-    since: Option<Timestamp>,
+    from: Begin,
     mut sink: impl FnMut(Vec<Record>) -> bool,
 ) -> Result<bool, Error> {
     let place = || format!("{topic} partition {partition}");
     let mut assignment = TopicPartitionList::new();
-    let start = match since {
-        None => Offset::Beginning,
-        Some(since) => offset_at(reader, topic, partition, since)?,
+    let start = match from {
+        Begin::Oldest => Offset::Beginning,
+        Begin::Moment(since) => offset_at(reader, topic, partition, since)?,
+        Begin::Offset(offset) => {
+            let (low, high) = ends(reader, topic, partition)?;
+            if !(low..high).contains(&offset) {
+                return Ok(true);
+            }
+            Offset::Offset(offset)
+        }
     };
     assignment
         .add_partition_offset(topic, partition, start)
@@ -131,6 +150,13 @@ fn read(
             return Err(Error::Unexpected(format!("no word from the brokers on {}", place())));
         }
     }
+}
+
+/// The oldest offset of a partition, and the one behind its newest committed record.
+fn ends(reader: &BaseConsumer<Quiet>, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
+    reader
+        .fetch_watermarks(topic, partition, CALL_TIMEOUT)
+        .map_err(Error::call(format!("asking for the ends of {topic} partition {partition}")))
 }
 
 /// Connections come and go; librdkafka reports that and goes on by itself.

@@ -6,6 +6,7 @@
 //! | flush before commit | with messages in flight, rdkafka's commit costs a flat 100 ms |
 //! | a deadline on every call | an abort has blocked for 72 s after a broker's crash |
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,8 +36,8 @@ const DRAIN_SLEEP: Duration = Duration::from_micros(50);
 /// How a transaction ended.
 #[derive(Debug)]
 pub enum End {
-    /// Everything is written.
-    Committed,
+    /// Everything is written; the offset of the marked record, if the brokers have said.
+    Committed(Option<i64>),
     /// Nothing is written, for certain.
     Aborted(String),
     /// One or the other, and only the committed offset can tell; the producer is of no use now.
@@ -62,13 +63,33 @@ pub struct TransactionalProducer {
     deliveries: Deliveries,
 }
 
-/// Keeps the first failed delivery of a transaction.
+/// Keeps the first failed delivery of a transaction, and where its marked record came to stand.
 #[derive(Clone, Default)]
-struct Deliveries(Arc<Mutex<Option<String>>>);
+struct Deliveries(Arc<Delivered>);
+
+struct Delivered {
+    failed: Mutex<Option<String>>,
+    marked: AtomicI64,
+}
+
+/// No offset yet, or none that anybody knows.
+const NOWHERE: i64 = -1;
+/// What the marked record carries through the client; all others carry nothing.
+const MARK: usize = 1;
+
+impl Default for Delivered {
+    fn default() -> Self {
+        Self { failed: Mutex::default(), marked: AtomicI64::new(NOWHERE) }
+    }
+}
 
 impl Deliveries {
-    fn take(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn take_failed(&self) -> Option<String> {
+        self.0.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn take_marked(&self) -> Option<i64> {
+        Some(self.0.marked.swap(NOWHERE, Ordering::AcqRel)).filter(|offset| *offset >= 0)
     }
 }
 
@@ -79,12 +100,20 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): Self::DeliveryOpaque) {
-        if let Err((error, message)) = result {
-            let text = format!("{} partition {}: {error}", message.topic(), message.partition());
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
+    fn delivery(&self, result: &DeliveryResult<'_>, mark: Self::DeliveryOpaque) {
+        match result {
+            Ok(message) if mark == MARK => {
+                self.0.marked.store(message.offset(), Ordering::Release);
+            }
+            Ok(_) => {}
+            Err((error, message)) => {
+                let place = format!("{} partition {}", message.topic(), message.partition());
+                let text = format!("{place}: {error}");
+                let failed = &self.0.failed;
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
+            }
         }
     }
 }
@@ -107,16 +136,18 @@ impl TransactionalProducer {
     /// Writes records and the input's offset, all or nothing.
     ///
     /// `group` gives the group's metadata if we are a member in good standing; `topic` names the
-    /// topic of each record.
+    /// topic of each record; the end tells the offset of the record at `marked`.
     pub fn transact<'t>(
         &self,
         input: &InputOffset,
         group: impl FnOnce() -> Option<ConsumerGroupMetadata>,
         partition: i32,
         records: &[Outgoing],
+        marked: Option<usize>,
         topic: impl Fn(&Outgoing) -> &'t str,
     ) -> End {
-        self.deliveries.take();
+        self.deliveries.take_failed();
+        self.deliveries.take_marked();
         if let Err(error) = self.producer.begin_transaction() {
             return End::Unknown(format!("begin: {error}"));
         }
@@ -131,22 +162,30 @@ impl TransactionalProducer {
         if let Err(error) = sent {
             return self.after_error("sending the offset", &error);
         }
-        for record in records {
-            if let Err(error) = self.send(record, topic(record), partition) {
+        for (index, record) in records.iter().enumerate() {
+            let mark = if marked == Some(index) { MARK } else { 0 };
+            if let Err(error) = self.send(record, topic(record), partition, mark) {
                 return self.after_error("sending a record", &error);
             }
         }
         if !self.drain() {
             return self.abort("the brokers did not take the records in time".to_owned());
         }
-        if let Some(failed) = self.deliveries.take() {
+        if let Some(failed) = self.deliveries.take_failed() {
             return self.abort(failed);
         }
         self.commit()
     }
 
-    fn send(&self, outgoing: &Outgoing, topic: &str, partition: i32) -> Result<(), KafkaError> {
-        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(partition);
+    fn send(
+        &self,
+        outgoing: &Outgoing,
+        topic: &str,
+        partition: i32,
+        mark: usize,
+    ) -> Result<(), KafkaError> {
+        let mut record: BaseRecord<'_, [u8], [u8], usize> =
+            BaseRecord::with_opaque_to(topic, mark).partition(partition);
         if let Some(key) = &outgoing.key {
             record = record.key(key);
         }
@@ -196,7 +235,7 @@ impl TransactionalProducer {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Err(error) = self.producer.commit_transaction(left) else {
-                return End::Committed;
+                return End::Committed(self.deliveries.take_marked());
             };
             let KafkaError::Transaction(reason) = &error else {
                 return End::Unknown(format!("commit: {error}"));

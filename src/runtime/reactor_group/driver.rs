@@ -20,7 +20,8 @@ use crate::kernel::reactor::Reactor;
 use crate::kernel::stream::{AggregateName, Kind};
 use crate::log::kafka::group::{self, Member, Place, Witness};
 use crate::log::kafka::{Error, positions};
-use crate::runtime::lane::{LaneState, SchemaLookUp};
+use crate::runtime::lane::SchemaLookUp;
+use crate::runtime::lane_status::LaneState;
 
 /// How long the thread waits for records.
 const POLL: Duration = Duration::from_millis(50);

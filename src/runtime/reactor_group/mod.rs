@@ -4,8 +4,8 @@
 //! consumer -> machine of the partition -> commands, acknowledged -> position, stored -> offset
 //! ```
 //!
-//! A partition that waits for a schema is paused, and the others go on. What is sent is acknowledged
-//! before the next poll, so a rebalance never meets a delivery that is under way.
+//! A partition that waits for a schema is paused, and the others go on. What is sent is
+//! acknowledged before the next poll, so a rebalance never meets a delivery that is under way.
 
 mod driver;
 mod partitions;
@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::lane::{LaneState, SchemaLookUp};
+use super::lane::SchemaLookUp;
+use super::lane_status::LaneState;
 use super::signing::{internal_key, targets};
 use crate::config::Config;
 use crate::engine::reactor::Counts;

@@ -1,17 +1,21 @@
 //! The log of one namespace, decoded: results and events.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::avro::Registry;
+use super::await_some;
 use super::kafka::{Reader, Record, read_all};
 use super::namespace::Namespace;
 
 /// How long results may take: a killed owner's session runs out after 6 s.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long transfers may take; those that meet a killed owner wait for its session.
+const TRANSFERRED_WITHIN: Duration = Duration::from_secs(90);
 
 /// A record with its fields.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +75,24 @@ pub(crate) fn events(namespace: &Namespace) -> Vec<Event> {
     let registry = Registry::new(namespace);
     let records = read_all(namespace, &namespace.topic("events"));
     records.into_iter().map(|record| event(&registry, record)).collect()
+}
+
+/// Waits until every transfer has been settled or reversed; gives the log as it is then.
+pub(crate) fn await_transfers(namespace: &Namespace) -> Vec<Event> {
+    await_some("the end of every transfer", TRANSFERRED_WITHIN, || {
+        let events = events(namespace);
+        let mut open: HashSet<&str> = HashSet::new();
+        for event in &events {
+            let id = event.message.text("transfer_id").unwrap_or_default();
+            match event.short_name() {
+                "MoneyTransferred" => open.insert(id),
+                "TransferSettled" | "TransferReversed" => open.remove(id),
+                _ => false,
+            };
+        }
+        let count = open.len();
+        if count == 0 { Ok(events) } else { Err(format!("{count} transfers under way")) }
+    })
 }
 
 fn event(registry: &Registry, record: Record) -> Event {

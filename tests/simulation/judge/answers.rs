@@ -54,7 +54,8 @@ fn first_answers<'s>(
         } else if result.outcome != Outcome::Failed {
             if let Some(earlier) = known.last() {
                 let forgotten = earlier.decided_at.plus_seconds(WINDOW_SECONDS);
-                assert!(result.decided_at > forgotten, "{asked:?} was answered twice");
+                let again = result.decided_at;
+                assert!(again > forgotten, "{asked:?} was answered twice: {earlier:?} {result:?}");
             }
             known.push(result);
         }

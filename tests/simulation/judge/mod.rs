@@ -24,6 +24,8 @@ pub(crate) struct Verdict {
     pub(crate) openings: u64,
     pub(crate) repeated_steps: u64,
     pub(crate) parked: u64,
+    /// Starts with a disk that held answers.
+    pub(crate) warm_starts: u64,
     pub(crate) tally: Tally,
 }
 
@@ -38,6 +40,7 @@ impl Verdict {
         self.openings += other.openings;
         self.repeated_steps += other.repeated_steps;
         self.parked += other.parked;
+        self.warm_starts += other.warm_starts;
         self.tally.add(&other.tally);
     }
 }
@@ -61,6 +64,7 @@ pub(crate) fn judge(world: &World, clients: &Clients) -> Verdict {
     let story = Story::read(&world.shared);
     verdict.events = story.events.len() as u64;
     verdict.moved = story.moved;
+    verdict.warm_starts = world.shared.warm_starts();
     story.streams_are_dense();
     answers::judge(&story, clients, &mut verdict);
     money::judge(&story);

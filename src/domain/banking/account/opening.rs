@@ -38,7 +38,6 @@ pub(super) fn ask(command: &CreateAccount, context: &Context, reply_to: Option<&
         reply_to: None,
         correlation_id: None,
         causation_id: Some(context.command_id.to_string()),
-        time: None,
-        traceparent: None,
+        metadata: Vec::new(),
     }
 }

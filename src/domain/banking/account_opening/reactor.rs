@@ -126,8 +126,7 @@ impl AccountOpeningReactor {
             reply_to: None,
             correlation_id: record.headers.text("correlation_id").map(str::to_owned),
             causation_id: Some(result.command_id.to_string()),
-            time: None,
-            traceparent: record.headers.text("traceparent").map(str::to_owned),
+            metadata: reaction::carried(&record.headers),
         }))
     }
 }
