@@ -18,7 +18,7 @@ use crate::kernel::codec::Codec;
 use crate::kernel::decider::Decider;
 use crate::kernel::reactor::Reactor;
 use crate::kernel::stream::AggregateName;
-use crate::read_model::banking::{event, postgres as rows};
+use crate::read_model::banking::{self, event, postgres as rows};
 use crate::read_model::store::{clickhouse, postgres};
 use crate::runtime::handler_group::Aggregate;
 use crate::runtime::lane::SchemaLookUp;
@@ -39,12 +39,9 @@ pub fn handlers(schemas: &Arc<Schemas>) -> Vec<(&'static str, Vec<Aggregate>)> {
 /// The process managers, each with the aggregates that its commands may go to.
 #[must_use]
 pub fn reactors(schemas: &Arc<Schemas>) -> Vec<(Arc<dyn Reactor>, Vec<AggregateName>)> {
-    let accounts: Arc<dyn Codec<Account>> = Arc::new(AccountCodec::new(Arc::clone(schemas)));
-    let customers: Arc<dyn Codec<Customer>> = Arc::new(CustomerCodec::new(Arc::clone(schemas)));
-    let transfers: Arc<dyn Codec<Transfer>> = Arc::new(TransferCodec::new(Arc::clone(schemas)));
-    let openings: Arc<dyn Codec<Opening>> = Arc::new(AccountOpeningCodec::new(Arc::clone(schemas)));
-    let transfer = TransferReactor::new(Arc::clone(&accounts), transfers);
-    let opening = AccountOpeningReactor::new(accounts, customers, openings);
+    let codecs = banking_codecs(schemas);
+    let transfer = TransferReactor::new(Arc::clone(&codecs.accounts), codecs.transfers);
+    let opening = AccountOpeningReactor::new(codecs.accounts, codecs.customers, codecs.openings);
     vec![
         (Arc::new(transfer), vec![Account::NAME, Transfer::NAME]),
         (Arc::new(opening), vec![Account::NAME, Customer::NAME, Opening::NAME]),
@@ -62,7 +59,24 @@ fn handled_by<D: Decider, C: Codec<D>>(codec: C) -> Aggregate {
     }
 }
 
-/// Banking's balances and transactions.
+/// The projections, by store and domain, each with the aggregates whose events it reads.
+pub const PROJECTIONS: [(&str, &str, &[AggregateName]); 2] = [
+    ("postgres", banking::DOMAIN, &rows::AGGREGATES),
+    ("clickhouse", banking::DOMAIN, &event::AGGREGATES),
+];
+
+/// What reads the events of banking's aggregates.
+#[must_use]
+pub fn banking_codecs(schemas: &Arc<Schemas>) -> banking::Codecs {
+    banking::Codecs {
+        accounts: Arc::new(AccountCodec::new(Arc::clone(schemas))),
+        customers: Arc::new(CustomerCodec::new(Arc::clone(schemas))),
+        transfers: Arc::new(TransferCodec::new(Arc::clone(schemas))),
+        openings: Arc::new(AccountOpeningCodec::new(Arc::clone(schemas))),
+    }
+}
+
+/// Banking's balances, transactions and transfers.
 ///
 /// # Errors
 /// Postgres or the brokers do not answer, or tables or topics are not as they must be.
@@ -72,7 +86,7 @@ pub async fn postgres_banking(
     look_up: SchemaLookUp,
 ) -> Result<Projection, Error> {
     let database = postgres::Database::new(&config.postgres, &config.namespace)?;
-    let rows = rows::Banking::new(Arc::new(AccountCodec::new(Arc::clone(schemas))));
+    let rows = rows::Banking::new(banking_codecs(schemas));
     let store = postgres::Postgres::new(database, rows);
     Projection::start(config, store, Settings::POSTGRES, look_up).await
 }
@@ -87,7 +101,7 @@ pub async fn clickhouse_banking(
     look_up: SchemaLookUp,
 ) -> Result<Projection, Error> {
     let database = clickhouse::Database::new(&config.clickhouse, &config.namespace)?;
-    let events = event::Events::new(Arc::new(AccountCodec::new(Arc::clone(schemas))));
+    let events = event::Events::new(banking_codecs(schemas));
     let store = clickhouse::ClickHouse::new(database, events);
     Projection::start(config, store, Settings::CLICKHOUSE, look_up).await
 }

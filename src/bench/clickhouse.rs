@@ -31,7 +31,7 @@ impl Rows for Table {
     async fn marks(&self) -> Result<Vec<Mark>, Error> {
         let statement = format!(
             "SELECT kafka_partition, max(kafka_offset) + 1 FROM {}.banking_event_g1
-             GROUP BY kafka_partition ORDER BY kafka_partition",
+             WHERE aggregate = 'account' GROUP BY kafka_partition ORDER BY kafka_partition",
             self.0.name()
         );
         match self.0.client().query_raw(&statement).fetch_all::<(i32, i64)>().await {
@@ -95,7 +95,7 @@ struct Open {
 impl Prepared {
     async fn read(bench: &Bench) -> Result<Self, Error> {
         let limits = Settings::CLICKHOUSE.limits;
-        let cutter = Events::new(Arc::new(bench.codec()));
+        let cutter = Events::new(bench.codecs());
         let columns = cutter.columns();
         let shared: Arc<Mutex<(Open, Vec<Bytes>)>> = Arc::default();
         let kept = Arc::clone(&shared);
@@ -116,7 +116,7 @@ impl Prepared {
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let (open, blocks) = &mut *shared;
         blocks.extend(open.block.take().map(|block| Bytes::from(block.into_bytes())));
-        let events = Events::new(Arc::new(bench.codec()));
+        let events = Events::new(bench.codecs());
         Ok(Self { log, blocks: std::mem::take(blocks), events })
     }
 
@@ -182,7 +182,10 @@ fn take(cutter: &Events, partition: i32, record: &Record, block: &mut Block) -> 
 
 /// Every event has its row, once.
 async fn check(database: &Database, table: &str, events: usize) -> Result<(), Error> {
-    let statement = format!("SELECT count() FROM {}.{table} FINAL", database.name());
+    let statement = format!(
+        "SELECT count() FROM {}.{table} FINAL WHERE aggregate = 'account'",
+        database.name()
+    );
     let count = database.client().query_raw(&statement).fetch_one::<u64>().await;
     let count = count.map_err(store::Error::clickhouse("counting rows"))?;
     if usize::try_from(count) == Ok(events) {

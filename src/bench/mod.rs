@@ -54,8 +54,9 @@ use crate::codec::banking::AccountCodec;
 use crate::config::Config;
 use crate::kernel::codec::CodecError;
 use crate::log::kafka;
+use crate::read_model::banking::Codecs;
 use crate::read_model::store;
-use crate::runtime;
+use crate::{runtime, topology};
 
 use ground::Ground;
 
@@ -273,6 +274,12 @@ impl Bench {
     #[must_use]
     pub fn codec(&self) -> AccountCodec {
         AccountCodec::new(Arc::clone(&self.ground.schemas))
+    }
+
+    /// Reads the events of all aggregates.
+    #[must_use]
+    pub fn codecs(&self) -> Codecs {
+        topology::banking_codecs(&self.ground.schemas)
     }
 
     /// How many partitions every topic has.

@@ -37,7 +37,8 @@ impl Rows for Table {
         let client = self.0.client().await?;
         let statement = format!(
             "SELECT partition, next_offset FROM {}.checkpoint
-             WHERE projection = 'postgres.banking' ORDER BY partition",
+             WHERE projection = 'postgres.banking' AND topic LIKE '%banking.account.events'
+             ORDER BY partition",
             self.0.namespace().underscored("millrace")
         );
         match client.query(&statement, &[]).await {

@@ -1,6 +1,7 @@
 //! `millrace status`: services, topics and groups -> one picture, once or again and again.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -10,12 +11,13 @@ use super::failure::one_line;
 use super::{Exit, Output};
 use crate::clock;
 use crate::codec::registry::Registry;
+use crate::codec::schemas::Schemas;
 use crate::config::{Config, redact_url};
-use crate::kernel::stream::{Kind, Namespace};
+use crate::kernel::stream::{AggregateName, Kind, Namespace};
 use crate::log::kafka::lag::{Group, Observer};
 use crate::log::kafka::topic::{Admin, Declared};
 use crate::read_model::store;
-use crate::topics;
+use crate::{topics, topology};
 
 /// The longest to wait for a service's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -132,28 +134,30 @@ async fn drift(
     Ok((declared.len(), differences.collect()))
 }
 
-/// The groups of every domain, each with the topics that it reads.
+/// Every group, each with the topics that it reads and their declared partitions.
 fn groups(declared: &[Declared], namespace: &Namespace) -> Vec<(String, Vec<(String, i32)>)> {
-    let prefix = namespace.dotted("");
-    let domain = |topic: &Declared| {
-        let name = topic.name.strip_prefix(&prefix).unwrap_or(&topic.name);
-        name.split('.').next().unwrap_or_default().to_owned()
+    let named = |group: String, inputs: Vec<(AggregateName, Kind)>| {
+        let topics = inputs.into_iter().filter_map(|(aggregate, kind)| {
+            let name = namespace.dotted(&aggregate.topic(kind));
+            let found = declared.iter().find(|topic| topic.name == name)?;
+            Some((name, found.partitions))
+        });
+        (namespace.dotted(&format!("millrace.{group}")), topics.collect())
     };
-    let mut domains: Vec<String> =
-        declared.iter().filter(|topic| topic.kind.is_some()).map(domain).collect();
-    domains.dedup();
-    let mut groups = Vec::new();
-    for name in domains {
-        let reading =
-            [("handler", Kind::Commands), ("postgres", Kind::Events), ("clickhouse", Kind::Events)];
-        for (stage, kind) in reading {
-            let topics =
-                declared.iter().filter(|topic| topic.kind == Some(kind) && domain(topic) == name);
-            let topics = topics.map(|topic| (topic.name.clone(), topic.partitions)).collect();
-            groups.push((namespace.dotted(&format!("millrace.{stage}.{name}")), topics));
-        }
-    }
-    groups
+    // What a group reads does not hang on any schema.
+    let schemas = Arc::new(Schemas::default());
+    let handlers = topology::handlers(&schemas).into_iter().map(|(domain, aggregates)| {
+        let commands = aggregates.iter().map(|aggregate| (aggregate.name, Kind::Commands));
+        named(format!("handler.{domain}"), commands.collect())
+    });
+    let reactors = topology::reactors(&schemas)
+        .into_iter()
+        .map(|(reactor, _)| named(format!("reactor.{}", reactor.name()), reactor.inputs()));
+    let projections = topology::PROJECTIONS.into_iter().map(|(store, domain, aggregates)| {
+        let events = aggregates.iter().map(|aggregate| (*aggregate, Kind::Events));
+        named(format!("{store}.{domain}"), events.collect())
+    });
+    handlers.chain(reactors).chain(projections).collect()
 }
 
 /// What a service says of itself. Kafka and the registry do not tell clients their versions.
@@ -284,4 +288,35 @@ fn as_json(picture: &Picture) -> Value {
         "groups": groups,
         "error": error,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_group_is_shown_with_what_it_reads() {
+        let namespace = Namespace::new("test1").unwrap();
+        let declared = topics::declared(&namespace).unwrap();
+        let groups = groups(&declared, &namespace);
+        let shown = groups.iter().map(|(group, topics)| {
+            let topics = topics.iter().map(|(name, partitions)| {
+                assert!(*partitions > 0);
+                name.strip_prefix("test1.banking.").unwrap()
+            });
+            let group = group.strip_prefix("test1.millrace.").unwrap();
+            format!("{group}: {}", topics.collect::<Vec<_>>().join(" "))
+        });
+        let expected = [
+            "handler.banking: account.commands customer.commands transfer.commands \
+             account-opening.commands",
+            "reactor.transfer: account.events account.results transfer.events",
+            "reactor.account-opening: account.events account.results customer.events \
+             customer.results account-opening.events",
+            "postgres.banking: account.events transfer.events",
+            "clickhouse.banking: account.events customer.events transfer.events \
+             account-opening.events",
+        ];
+        assert_eq!(shown.collect::<Vec<_>>(), expected);
+    }
 }

@@ -244,7 +244,10 @@ fn check_rows(namespace: &Namespace, own: &[&Event]) {
     assert_eq!((fees[0]["currency"].as_deref(), fees.len()), (Some("USD"), 1));
     assert_eq!(fees[0]["total"].as_deref(), Some("7.00"));
     let database = namespace.schema("millrace");
-    let sql = format!("SELECT DISTINCT payload FROM {database}.event WHERE sequence = 1");
+    let sql = format!(
+        "SELECT DISTINCT payload FROM {database}.event
+         WHERE aggregate = 'account' AND sequence = 1"
+    );
     let rows = analytics(namespace, &sql).unwrap();
     let payload: Value = serde_json::from_str(rows[0]["payload"].as_deref().unwrap()).unwrap();
     assert!(payload["initial_deposit"].is_string(), "decimals are strings: {payload}");

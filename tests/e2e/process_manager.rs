@@ -30,22 +30,7 @@ struct ProcessManager<'n> {
 
 impl ProcessManager<'_> {
     fn signed(&self, account: &str, id: Uuid, body: &Value) -> Message {
-        let message = command_with_id(account, id, body);
-        let source = Source { group: "manager".to_owned(), topic_id: Uuid::nil(), partition: 0 };
-        let origin =
-            Origin { sender: Sender::ProcessManager, source, offset: self.offset, index: 0 };
-        let topic = self.namespace.topic("commands");
-        let id = id.to_string();
-        let signed = Signed {
-            topic: &topic,
-            key: account.as_bytes(),
-            command_id: id.as_bytes(),
-            value: message.value.as_deref().unwrap(),
-        };
-        let key = hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes());
-        let header = origin.to_header(signed, &key);
-        Message { partition: Some(own_partition(account.as_bytes(), 2)), ..message }
-            .header("origin", header)
+        signed(&self.namespace.topic("commands"), account, id, body, self.offset)
     }
 
     fn say(&mut self, account: &str, body: &Value) -> Decoded {
@@ -73,6 +58,23 @@ impl ProcessManager<'_> {
         self.producer.send(&self.namespace.topic("commands"), &[message]);
         self.answers.first(id)
     }
+}
+
+/// A command that names its cause, and that nobody but a process manager could have signed.
+fn signed(topic: &str, to: &str, id: Uuid, body: &Value, offset: i64) -> Message {
+    let message = command_with_id(to, id, body);
+    let source = Source { group: "manager".to_owned(), topic_id: Uuid::nil(), partition: 0 };
+    let origin = Origin { sender: Sender::ProcessManager, source, offset, index: 0 };
+    let id = id.to_string();
+    let signed = Signed {
+        topic,
+        key: to.as_bytes(),
+        command_id: id.as_bytes(),
+        value: message.value.as_deref().unwrap(),
+    };
+    let key = hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes());
+    let header = origin.to_header(signed, &key);
+    Message { partition: Some(own_partition(to.as_bytes(), 2)), ..message }.header("origin", header)
 }
 
 #[test]
@@ -263,5 +265,64 @@ fn transfers_end_the_sixth_account_loses_and_a_reset_of_reactors_emits_nothing()
     let more = |at: usize| after[at].1 - before[at].1;
     assert_eq!([more(0), more(1), more(2), more(3)], [3, 0, 3, 0], "{before:?} {after:?}");
     reactors.terminate();
+    serve.terminate();
+}
+
+#[test]
+fn an_operator_sees_sagas_and_speaks_to_them() {
+    let namespace = Namespace::new();
+    let key = [("MILLRACE_INTERNAL_KEY", KEY)];
+    // No reactors, so that the saga stays where it is.
+    let mut serve = Serve::start_with(&namespace, "handler", &key);
+    serve.wait_ready();
+    let topic = format!("{}.banking.transfer.commands", namespace.name);
+    let id = new_id().to_string();
+    let start = json!({
+        "type": "StartTransfer", "user_id": "ann", "currency": "USD", "from_account_id": "a",
+        "to_account_id": "b", "amount": "12.50", "fee": "2", "reference": "rent",
+    });
+    let producer = Producer::new(&namespace.stack);
+    producer.send(&topic, &[signed(&topic, &id, new_id(), &start, 1)]);
+    let run = |arguments: &[&str]| -> (Option<i32>, Vec<Value>, String) {
+        let mut command = namespace.command(&[&["--json", "sagas"], arguments].concat());
+        let output = command.env(key[0].0, key[0].1).output().unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (output.status.code(), lines, String::from_utf8(output.stderr).unwrap())
+    };
+    let listed = |state: &str| run(&["list", "--state", state]).1;
+    let waiting = await_some("the saga", Duration::from_secs(30), || {
+        listed("open").pop().ok_or_else(|| "none".to_owned())
+    });
+    assert_eq!(waiting["saga"], id);
+    assert_eq!(waiting["process_manager"], "transfer");
+    assert_eq!(waiting["about"], "12.5 USD from a to b");
+    assert_eq!((&waiting["state"], &waiting["step"]), (&json!("WAITING"), &json!("RECEIVE")));
+    assert_eq!((&waiting["attempt"], &waiting["version"]), (&json!(1), &json!(1)));
+    assert!(waiting["deadline"].is_string() && waiting["last_error"].is_null(), "{waiting}");
+    assert!(listed("parked").is_empty());
+
+    let (code, _, said) = run(&["resume", "transfer", &id]);
+    assert!(code == Some(1) && said.contains("is not parked"), "{said}");
+    let (code, told, said) = run(&["abandon", "transfer", &id, "--reason", "under review"]);
+    assert_eq!((code, &told[0]["outcome"]), (Some(0), &json!("ACCEPTED")), "{said}");
+    let parked = listed("parked").pop().unwrap();
+    assert_eq!(parked["last_error"], "abandoned: under review");
+    assert!(parked["deadline"].is_null(), "{parked}");
+    let (code, told, said) = run(&["resume", "transfer", &id]);
+    assert_eq!((code, &told[0]["outcome"]), (Some(0), &json!("ACCEPTED")), "{said}");
+    assert!(listed("parked").is_empty());
+    let (code, shown, _) = run(&["show", "transfer", &id]);
+    assert_eq!((code, &shown[0]["state"]), (Some(0), &json!("WAITING")));
+    let types: Vec<_> = shown[1..].iter().map(|event| event["type"].as_str().unwrap()).collect();
+    assert_eq!(types, ["TransferStarted", "TransferParked", "StepRepeated"]);
+    assert!(shown[1..].iter().all(|event| event["causation_id"].is_string()), "{shown:?}");
+    assert_eq!(shown[2]["actor"], "operator");
+
+    // Without the key it is nobody's word; and nobody hears of a saga that is not there.
+    let forged = namespace.run(&["sagas", "abandon", "transfer", &id, "--reason", "mine"]);
+    assert_eq!(forged.status.code(), Some(1), "{forged:?}");
+    let (code, _, said) = run(&["show", "transfer", "nothing"]);
+    assert!(code == Some(1) && said.contains("there is no transfer"), "{said}");
     serve.terminate();
 }

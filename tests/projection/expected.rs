@@ -245,7 +245,8 @@ pub(crate) async fn assert_clickhouse(stack: &Stack, log: &[Written]) {
     let name = database.name();
     let select = format!(
         "SELECT aggregate_id, sequence, event_type, user_id, toString(amount) AS amount, currency,
-         payload FROM {name}.event WHERE domain = 'banking' ORDER BY aggregate_id, sequence"
+         payload FROM {name}.event
+         WHERE domain = 'banking' AND aggregate = 'account' ORDER BY aggregate_id, sequence"
     );
     let rows: Vec<EventRow> = database.client().query(&select).fetch_all().await.unwrap();
     let mut sorted: Vec<&Written> = log.iter().collect();

@@ -12,6 +12,7 @@
 mod bank;
 mod expected;
 mod proxy;
+mod sagas;
 mod stack;
 
 use std::sync::Arc;
@@ -22,20 +23,36 @@ use expected::{assert_clickhouse, assert_postgres};
 use millrace::engine::projector::{Failure, State};
 use millrace::kernel::projection::Batch;
 use millrace::read_model::store::Store;
-use millrace::runtime::projection::{Projection, Status};
-use stack::{Stack, until};
+use millrace::runtime::projection::{PartitionStatus, Projection, Status};
+use sagas::{Sagas, assert_events, assert_transfers};
+use stack::{PARTITIONS, Stack, until};
 
 /// Waits until a projection has applied the last event of every partition.
-async fn caught_up(stack: &Stack, projection: &Projection, log: &[Written]) {
-    let ends = [0, 1].map(|partition| stack.read(partition, 0).last().unwrap().offset + 1);
+async fn at_the_end(stack: &Stack, projection: &Projection) {
     until("the projection has caught up", || async {
         let status = projection.status();
         let stopped = status.partitions.iter().find(|found| found.state == State::Stopped);
         assert!(stopped.is_none(), "{stopped:?}");
-        let places = status.partitions.iter().map(|found| found.place.next_offset);
-        places.eq(ends)
+        let is_done = |found: &PartitionStatus| {
+            let records = stack.read_topic(&found.topic, found.partition, 0);
+            found.place.next_offset == records.last().map_or(0, |record| record.offset + 1)
+                && found.state != State::Locating
+        };
+        status.partitions.len() == partition_count(&status.name)
+            && status.partitions.iter().all(is_done)
     })
     .await;
+}
+
+/// How many partitions a projection has to itself.
+fn partition_count(name: &str) -> usize {
+    let topics = if name.starts_with("postgres") { 2 } else { 4 };
+    topics * usize::try_from(PARTITIONS).unwrap()
+}
+
+/// Waits for the end, and checks that every event of an account has come.
+async fn caught_up(stack: &Stack, projection: &Projection, log: &[Written]) {
+    at_the_end(stack, projection).await;
     let events = if projection.status().name.starts_with("postgres") {
         postgres_events(stack).await
     } else {
@@ -55,7 +72,8 @@ async fn postgres_events(stack: &Stack) -> usize {
 
 async fn clickhouse_events(stack: &Stack) -> usize {
     let database = stack.events();
-    let select = format!("SELECT count() FROM {}.event", database.name());
+    let select =
+        format!("SELECT count() FROM {}.event WHERE aggregate = 'account'", database.name());
     let count: u64 = database.client().query(&select).fetch_one().await.unwrap();
     usize::try_from(count).unwrap()
 }
@@ -76,6 +94,64 @@ async fn rows_equal_a_fold_of_the_log() {
     caught_up(&stack, &clickhouse, &bank.log).await;
     assert_clickhouse(&stack, &bank.log).await;
     tokio::task::spawn_blocking(move || drop((postgres, clickhouse))).await.unwrap();
+    stack.clean().await;
+}
+
+/// What every panel shows.
+async fn panels(stack: &Stack) -> Vec<String> {
+    let database = stack.events();
+    let (client, name) = (database.client(), database.name());
+    let select = format!(
+        "SELECT name FROM system.tables WHERE database = '{name}' AND engine = 'View'
+         AND startsWith(name, 'banking_') AND name != 'banking_event' ORDER BY name"
+    );
+    let views: Vec<String> = client.query(&select).fetch_all().await.unwrap();
+    assert_eq!(views.len(), 11);
+    let mut shown = Vec::new();
+    for view in views {
+        let select = format!("SELECT toString(tuple(*)) AS line FROM {name}.{view} ORDER BY line");
+        let rows: Vec<String> = client.query(&select).fetch_all().await.unwrap();
+        assert!(!rows.is_empty(), "{view}");
+        shown.push(format!("{view}: {rows:?}"));
+    }
+    shown
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_other_aggregates_are_told_too_and_count_no_money_twice() {
+    let stack = Stack::new("sagas").await;
+    let mut bank = Bank::new(&stack, 11);
+    // Long enough for the window of 30 days.
+    bank.work(1_200, 20);
+    project_all(&stack, &bank.log).await;
+    let before = panels(&stack).await;
+
+    let mut sagas = Sagas::new(&stack, 12);
+    sagas.work(900, 30);
+    for kind in ["TransferCompleted", "TransferReversed", "TransferParked", "OpeningEnded"] {
+        let is_there = sagas.log.iter().any(|told| told.event_type == kind);
+        assert!(is_there, "no {kind} in the log");
+    }
+    let postgres = stack.project_to_postgres().await;
+    let clickhouse = stack.project_to_clickhouse().await;
+    sagas.work(200, 80);
+    at_the_end(&stack, &postgres).await;
+    at_the_end(&stack, &clickhouse).await;
+    assert_events(&stack, &sagas.log).await;
+    let rows = assert_transfers(&stack, &sagas.log).await;
+    tokio::task::spawn_blocking(move || drop((postgres, clickhouse))).await.unwrap();
+    assert_eq!(panels(&stack).await, before, "the panels count accounts' events alone");
+
+    let forms: [&[&str]; 3] = [&["--to-earliest"], &["--shift-by", "-45"], &["--to-offset", "30"]];
+    for form in forms {
+        for store in ["postgres", "clickhouse"] {
+            stack.reset_all(store, form);
+        }
+        project_all(&stack, &bank.log).await;
+        assert_eq!(assert_transfers(&stack, &sagas.log).await, rows, "{form:?}");
+        assert_events(&stack, &sagas.log).await;
+        assert_eq!(panels(&stack).await, before, "{form:?}");
+    }
     stack.clean().await;
 }
 
@@ -150,7 +226,8 @@ async fn a_topic_that_was_made_again_is_refused() {
     let projections = [stack.project_to_postgres().await, stack.project_to_clickhouse().await];
     for projection in &projections {
         until("both partitions stop", || async {
-            let partitions = projection.status().partitions;
+            let mut partitions = projection.status().partitions;
+            partitions.retain(|found| found.topic == stack.topic);
             partitions.len() == 2
                 && partitions.iter().all(|found| {
                     let error = found.last_error.as_deref().unwrap_or_default();
@@ -194,8 +271,10 @@ async fn dump(stack: &Stack) -> Vec<String> {
 async fn epochs(stack: &Stack) -> Vec<(i64, i64)> {
     let client = stack.database().client().await.unwrap();
     let schema = stack.config.namespace.underscored("millrace");
-    let select = format!("SELECT epoch, epoch_start FROM {schema}.checkpoint ORDER BY partition");
-    let rows = client.query(&select, &[]).await.unwrap();
+    let select = format!(
+        "SELECT epoch, epoch_start FROM {schema}.checkpoint WHERE topic = $1 ORDER BY partition"
+    );
+    let rows = client.query(&select, &[&stack.topic]).await.unwrap();
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
@@ -234,8 +313,8 @@ async fn two_at_once_share_the_partitions_and_one_takes_over() {
     bank.work(200, 20);
     // Together, so that both make the tables.
     let (first, second) = tokio::join!(stack.project_to_postgres(), stack.project_to_postgres());
-    until("each has a partition", || async {
-        [&first, &second].iter().all(|projection| projection.status().partitions.len() == 1)
+    until("each has its share", || async {
+        [&first, &second].iter().all(|projection| projection.status().partitions.len() == 2)
     })
     .await;
     for _ in 0..10 {
@@ -269,6 +348,7 @@ async fn a_database_that_goes_away_is_waited_for() {
                 .status()
                 .partitions
                 .iter()
+                .filter(|found| found.topic == stack.topic)
                 .all(|found| found.state != State::Stopped && found.last_error.is_some())
         })
         .await;
@@ -297,8 +377,11 @@ async fn unknown_types_are_passed_over_and_corrupt_events_stop_their_partition()
     bank.work(50, 1);
     let projection = stack.project_to_postgres().await;
     let partition = bank.log[0].partition;
-    let own =
-        |status: Status| status.partitions.into_iter().find(|found| found.partition == partition);
+    let own = |status: Status| {
+        let is_own =
+            |found: &PartitionStatus| found.topic == stack.topic && found.partition == partition;
+        status.partitions.into_iter().find(is_own)
+    };
     let events = u64::try_from(bank.log.len()).unwrap();
     until("all is applied but one", || async {
         own(projection.status())

@@ -9,15 +9,17 @@ use std::time::{Duration, Instant};
 use millrace::codec::banking::AccountCodec;
 use millrace::codec::schemas::Schemas;
 use millrace::config::Config;
+use millrace::domain::banking::account;
 use millrace::kernel::message::Record;
 use millrace::kernel::stream::{Kind, Namespace};
 use millrace::log::kafka::client::{self, Quiet};
 use millrace::log::kafka::group::Witness;
 use millrace::log::kafka::partition_reader::{PartitionReader, Start, Visit};
-use millrace::read_model::banking::{self, event, postgres as rows};
+use millrace::read_model::banking::{Codecs, event, postgres as rows};
 use millrace::read_model::store::Source;
 use millrace::read_model::store::{clickhouse, postgres};
 use millrace::runtime::projection::{Projection, Settings};
+use millrace::topology;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
 
@@ -27,7 +29,9 @@ pub(crate) const PARTITIONS: i32 = 2;
 
 pub(crate) struct Stack {
     pub(crate) config: Config,
+    /// The accounts' events.
     pub(crate) topic: String,
+    pub(crate) schemas: Arc<Schemas>,
     pub(crate) codec: Arc<AccountCodec>,
 }
 
@@ -41,10 +45,12 @@ impl Stack {
         let mut config = Config::load().expect("the settings of the stack");
         let unique = millrace::clock::new_id().as_u64_pair().1 % 1_000_000_000;
         config.namespace = Namespace::new(&format!("{name}{unique}")).unwrap();
-        let topic = config.namespace.dotted(&banking::AGGREGATES[0].topic(Kind::Events));
-        let codec = Arc::new(AccountCodec::new(Arc::new(Schemas::numbered_from(1))));
-        let stack = Self { config, topic, codec };
-        stack.create_topic().await;
+        let topic = config.namespace.dotted(&account::NAME.topic(Kind::Events));
+        let schemas = Arc::new(Schemas::numbered_from(1));
+        let codec = Arc::new(AccountCodec::new(Arc::clone(&schemas)));
+        let stack = Self { config, topic, schemas, codec };
+        let all = stack.topics();
+        assert!(stack.try_create(&all).await);
         stack
     }
 
@@ -65,16 +71,29 @@ impl Stack {
         (to_postgres, to_clickhouse)
     }
 
-    async fn create_topic(&self) {
-        assert!(self.try_create_topic().await);
+    /// The events of an aggregate: `transfer`.
+    pub(crate) fn topic_of(&self, aggregate: &str) -> String {
+        self.config.namespace.dotted(&format!("banking.{aggregate}.events"))
     }
 
-    /// `false` if it is there already, or not yet gone.
+    /// The events of all aggregates.
+    fn topics(&self) -> Vec<String> {
+        event::AGGREGATES.iter().map(|name| self.topic_of(name.aggregate)).collect()
+    }
+
+    /// Makes the accounts' topic; `false` if it is there already, or not yet gone.
     pub(crate) async fn try_create_topic(&self) -> bool {
-        let topic = NewTopic::new(&self.topic, PARTITIONS, TopicReplication::Fixed(1))
-            .set("cleanup.policy", "compact")
-            .set("message.timestamp.type", "LogAppendTime");
-        let outcome = self.admin().create_topics(&[topic], &AdminOptions::new()).await.unwrap();
+        self.try_create(std::slice::from_ref(&self.topic)).await
+    }
+
+    async fn try_create(&self, names: &[String]) -> bool {
+        let topic = |name| {
+            NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(1))
+                .set("cleanup.policy", "compact")
+                .set("message.timestamp.type", "LogAppendTime")
+        };
+        let topics: Vec<NewTopic<'_>> = names.iter().map(|name| topic(name)).collect();
+        let outcome = self.admin().create_topics(&topics, &AdminOptions::new()).await.unwrap();
         outcome.iter().all(Result::is_ok)
     }
 
@@ -83,7 +102,7 @@ impl Stack {
         let group = self.config.namespace.dotted("millrace.test");
         let witness = Witness::open(&self.config.kafka, &group).unwrap();
         Source {
-            aggregate: banking::AGGREGATES[0],
+            aggregate: account::NAME,
             topic: self.topic.clone(),
             partition,
             topic_id: witness.topic_ids(&[&self.topic]).unwrap()[0],
@@ -91,11 +110,15 @@ impl Stack {
         }
     }
 
-    /// Every committed record of a partition from that offset on.
+    /// Every committed record of an accounts' partition from that offset on.
     pub(crate) fn read(&self, partition: i32, from: i64) -> Vec<Record> {
+        self.read_topic(&self.topic, partition, from)
+    }
+
+    /// Every committed record of a partition from that offset on.
+    pub(crate) fn read_topic(&self, topic: &str, partition: i32, from: i64) -> Vec<Record> {
         let kafka = &self.config.kafka;
-        let mut reader =
-            PartitionReader::open(kafka, &self.topic, partition, Start::At(from)).unwrap();
+        let mut reader = PartitionReader::open(kafka, topic, partition, Start::At(from)).unwrap();
         let mut records = Vec::new();
         reader
             .to_end(|record| {
@@ -110,12 +133,16 @@ impl Stack {
         let _ = self.admin().delete_topics(&[&self.topic], &AdminOptions::new()).await;
     }
 
+    fn codecs(&self) -> Codecs {
+        topology::banking_codecs(&self.schemas)
+    }
+
     pub(crate) fn postgres(&self) -> postgres::Postgres<rows::Banking> {
-        postgres::Postgres::new(self.database(), rows::Banking::new(self.codec.clone()))
+        postgres::Postgres::new(self.database(), rows::Banking::new(self.codecs()))
     }
 
     pub(crate) fn clickhouse(&self) -> clickhouse::ClickHouse<event::Events> {
-        clickhouse::ClickHouse::new(self.events(), event::Events::new(self.codec.clone()))
+        clickhouse::ClickHouse::new(self.events(), event::Events::new(self.codecs()))
     }
 
     pub(crate) fn database(&self) -> postgres::Database {
@@ -138,8 +165,17 @@ impl Stack {
             .unwrap()
     }
 
-    /// Runs Kafka's own tool on a group, with whatever says where to go.
+    /// Runs Kafka's own tool on a group and the accounts' topic, with whatever says where to go.
     pub(crate) fn reset_offsets(&self, store: &str, where_to: &[&str]) {
+        self.reset_topics(store, &["--topic", &self.topic], where_to);
+    }
+
+    /// The same on all topics that the group reads.
+    pub(crate) fn reset_all(&self, store: &str, where_to: &[&str]) {
+        self.reset_topics(store, &["--all-topics"], where_to);
+    }
+
+    fn reset_topics(&self, store: &str, topics: &[&str], where_to: &[&str]) {
         let group = self.config.namespace.dotted(&format!("millrace.{store}.banking"));
         let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("ops/kafka");
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -147,7 +183,7 @@ impl Stack {
             let output = Command::new(&tool)
                 .args(["consumer-groups", "--bootstrap-server", &self.config.kafka.brokers])
                 .args(["--reset-offsets", "--execute", "--group", &group])
-                .args(["--topic", &self.topic])
+                .args(topics)
                 .args(where_to)
                 .output()
                 .expect("ops/kafka runs");
@@ -161,7 +197,9 @@ impl Stack {
     }
 
     pub(crate) async fn clean(&self) {
-        self.delete_topic().await;
+        let topics = self.topics();
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let _ = self.admin().delete_topics(&topics, &AdminOptions::new()).await;
         let groups = ["postgres", "clickhouse"]
             .map(|store| self.config.namespace.dotted(&format!("millrace.{store}.banking")));
         let groups: Vec<&str> = groups.iter().map(String::as_str).collect();

@@ -28,6 +28,8 @@ SELECT
     s.updated_at
 FROM {schema}.account_summary s
 WHERE s.status IS NOT NULL;
+COMMENT ON VIEW {domain}.account_summary IS
+    'Accounts: balances, totals, status, last ten transactions, version';
 
 -- What was charged and not given back.
 CREATE OR REPLACE VIEW {domain}.fee_ledger AS
@@ -35,3 +37,4 @@ SELECT currency, sum(total_fees) AS total
 FROM {schema}.account_summary
 WHERE status IS NOT NULL
 GROUP BY currency;
+COMMENT ON VIEW {domain}.fee_ledger IS 'Fees charged and not given back, by currency';

@@ -1,16 +1,28 @@
 //! Banking in ClickHouse: one row an event, with what the panels add up in columns of its own.
 
-use super::{AGGREGATES, AccountCodec, DOMAIN, decode, panels};
-use crate::domain::banking::account::Event;
+use serde::Serialize;
+
+use super::facts::Facts;
+use super::{
+    ACCOUNT_EVENTS, CUSTOMER_EVENTS, Codecs, DOMAIN, OPENING_EVENTS, TRANSFER_EVENTS, decode,
+    panels,
+};
+use crate::domain::banking::{account, account_opening, customer, transfer};
 use crate::domain::money::Amount;
-use crate::kernel::codec::CodecError;
+use crate::kernel::codec::{Codec, CodecError};
+use crate::kernel::decider::Decider;
 use crate::kernel::message::Record;
 use crate::kernel::projection::Head;
+use crate::kernel::stream::AggregateName;
 use crate::read_model::store::block::Block;
 use crate::read_model::store::clickhouse::Blocks;
 use crate::read_model::store::{Definition, Source};
 
-/// What is made of account events.
+/// Whose events are read: everybody's.
+pub const AGGREGATES: [AggregateName; 4] =
+    [account::NAME, customer::NAME, transfer::NAME, account_opening::NAME];
+
+/// What is made of them.
 const DEFINITION: Definition = Definition {
     domain: DOMAIN,
     aggregates: &AGGREGATES,
@@ -46,15 +58,24 @@ const COLUMNS: [(&str, &str); 21] = [
 
 /// Banking's events.
 pub struct Events {
-    codec: AccountCodec,
+    codecs: Codecs,
 }
 
 impl Events {
-    /// Reads events by that codec.
+    /// Reads events by these codecs.
     #[must_use]
-    pub const fn new(codec: AccountCodec) -> Self {
-        Self { codec }
+    pub const fn new(codecs: Codecs) -> Self {
+        Self { codecs }
     }
+}
+
+/// Where an event stands.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    source: &'a Source,
+    epoch: u32,
+    head: &'a Head<'a>,
+    record: &'a Record,
 }
 
 impl Blocks for Events {
@@ -74,11 +95,43 @@ impl Blocks for Events {
         record: &Record,
         block: &mut Block,
     ) -> Result<bool, CodecError> {
-        let Some(event) = decode(&self.codec, head, record)? else {
+        let place = Place { source, epoch, head, record };
+        let Codecs { accounts, customers, transfers, openings } = &self.codecs;
+        match source.aggregate {
+            customer::NAME => place.add(&**customers, &CUSTOMER_EVENTS, block),
+            transfer::NAME => place.add(&**transfers, &TRANSFER_EVENTS, block),
+            account_opening::NAME => place.add(&**openings, &OPENING_EVENTS, block),
+            _ => place.add(&**accounts, &ACCOUNT_EVENTS, block),
+        }
+    }
+}
+
+impl Place<'_> {
+    /// Adds the row of the event that stands there; `false` if its type is not known here.
+    fn add<D>(
+        self,
+        codec: &dyn Codec<D>,
+        known: &[&str],
+        block: &mut Block,
+    ) -> Result<bool, CodecError>
+    where
+        D: Decider<Event: Serialize>,
+        for<'e> Facts<'e>: From<&'e D::Event>,
+    {
+        let Some(event) = decode(codec, known, self.head, self.record)? else {
             return Ok(false);
         };
-        let amount = event.amount();
-        let currency = event.currency();
+        self.write(&Facts::from(&event), &event, block)?;
+        Ok(true)
+    }
+
+    fn write(
+        self,
+        facts: &Facts<'_>,
+        event: &impl Serialize,
+        block: &mut Block,
+    ) -> Result<(), CodecError> {
+        let Self { source, epoch, head, record } = self;
         block.text(source.aggregate.aggregate);
         block.text(head.stream);
         block.uint64(head.sequence);
@@ -86,76 +139,25 @@ impl Blocks for Events {
         block.text(head.short_type());
         block.uint16(head.schema_version);
         block.time(head.occurred_at);
-        block.text(event.user_id());
-        block.decimal(amount.map_or(0, Amount::units));
+        block.text(facts.user_id);
+        block.decimal(facts.money.map_or(0, |(amount, _)| amount.units()));
         // Where there is no money there is no currency.
-        block.text(amount.map_or("", |_| currency.as_str()));
+        block.text(facts.money.as_ref().map_or("", |(_, currency)| currency.as_str()));
         block.text(head.correlation_id.unwrap_or_default());
         block.text(head.causation_id.unwrap_or_default());
         block.uuid(head.command_id.unwrap_or_default());
         block.int32(source.partition);
         block.int64(record.offset);
-        block.json(&event).map_err(|error| CodecError::Unencodable {
+        block.json(event).map_err(|error| CodecError::Unencodable {
             what: "payload",
             reason: error.to_string(),
         })?;
-        block.decimal(fee(&event));
-        block.optional_decimal(balance_after(&event).map(Amount::units));
-        block.text(account_type(&event));
+        block.decimal(facts.fee.units());
+        block.optional_decimal(facts.balance_after.map(Amount::units));
+        block.text(facts.account_type);
         block.uuid(source.topic_id);
         block.uint32(epoch);
         block.end_row();
-        Ok(true)
-    }
-}
-
-/// What the event charged, in hundred-millionths; negative if it was given back.
-fn fee(event: &Event) -> i128 {
-    match event {
-        Event::MoneyWithdrawn(event) => event.fee.units(),
-        Event::MoneyTransferred(event) => event.transfer_fee.units(),
-        Event::TransferReversed(event) => -event.transfer_fee.units(),
-        Event::AccountCreated(_)
-        | Event::MoneyDeposited(_)
-        | Event::MoneyReceived(_)
-        | Event::TransferSettled(_)
-        | Event::AccountFrozen(_)
-        | Event::AccountUnfrozen(_)
-        | Event::AccountClosed(_)
-        | Event::EntryCorrected(_) => 0,
-    }
-}
-
-/// The balance that the event left, if it moved money.
-const fn balance_after(event: &Event) -> Option<Amount> {
-    match event {
-        Event::AccountCreated(event) => Some(event.initial_deposit),
-        Event::MoneyDeposited(event) => Some(event.balance_after),
-        Event::MoneyWithdrawn(event) => Some(event.balance_after),
-        Event::MoneyTransferred(event) => Some(event.balance_after),
-        Event::MoneyReceived(event) => Some(event.balance_after),
-        Event::TransferReversed(event) => Some(event.balance_after),
-        Event::EntryCorrected(event) => Some(event.balance_after),
-        Event::TransferSettled(_)
-        | Event::AccountFrozen(_)
-        | Event::AccountUnfrozen(_)
-        | Event::AccountClosed(_) => None,
-    }
-}
-
-/// The account's type, on the event that opens it.
-const fn account_type(event: &Event) -> &'static str {
-    match event {
-        Event::AccountCreated(event) => event.account_type.as_str(),
-        Event::MoneyDeposited(_)
-        | Event::MoneyWithdrawn(_)
-        | Event::MoneyTransferred(_)
-        | Event::MoneyReceived(_)
-        | Event::TransferReversed(_)
-        | Event::TransferSettled(_)
-        | Event::AccountFrozen(_)
-        | Event::AccountUnfrozen(_)
-        | Event::AccountClosed(_)
-        | Event::EntryCorrected(_) => "",
+        Ok(())
     }
 }

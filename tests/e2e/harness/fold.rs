@@ -20,10 +20,11 @@ pub(crate) struct Expected {
     pub(crate) summaries: BTreeMap<String, Row>,
     pub(crate) transactions: BTreeMap<String, Row>,
     pub(crate) events: BTreeMap<String, Row>,
+    pub(crate) transfers: BTreeMap<String, Row>,
 }
 
-/// Folds a log, each stream in order.
-pub(crate) fn fold(events: &[Event]) -> Expected {
+/// Folds accounts' events and those of all other aggregates, each stream in order.
+pub(crate) fn fold(events: &[Event], others: &[Event]) -> Expected {
     let mut expected = Expected::default();
     let mut accounts: BTreeMap<&str, Account> = BTreeMap::new();
     for event in events {
@@ -34,8 +35,19 @@ pub(crate) fn fold(events: &[Event]) -> Expected {
         if let Some(row) = account.take(event) {
             expected.transactions.insert(key.clone(), row);
         }
-        expected.events.insert(key, event_row(event));
+        expected.events.insert(format!("account/{key}"), event_row(event));
     }
+    let mut transfers: BTreeMap<&str, Transfer> = BTreeMap::new();
+    for event in others {
+        let aggregate = aggregate(event);
+        let key = format!("{aggregate}/{}#{}", event.account, event.sequence);
+        expected.events.insert(key, event_row(event));
+        if aggregate == "transfer" {
+            transfers.entry(&event.account).or_default().take(event);
+        }
+    }
+    expected.transfers =
+        transfers.into_iter().map(|(id, transfer)| (id.to_owned(), transfer.row(id))).collect();
     for (id, account) in accounts {
         expected.summaries.insert(id.to_owned(), account.row(id));
     }
@@ -169,6 +181,77 @@ impl Account {
     }
 }
 
+/// A transfer as its saga tells it.
+#[derive(Default)]
+struct Transfer {
+    /// What its first event says.
+    begun: BTreeMap<&'static str, Option<String>>,
+    state: &'static str,
+    reason: Option<String>,
+    /// Why it is given back, also while it is parked for another reason.
+    refusal: Option<String>,
+    deadline: Option<i64>,
+    ended_at: Option<i64>,
+    version: u64,
+}
+
+impl Transfer {
+    fn take(&mut self, event: &Event) {
+        self.version += 1;
+        assert_eq!(event.sequence, self.version, "{event:?}: sequences are dense");
+        let time = |field: &str| event.message.fields[field].as_i64();
+        self.deadline = time("deadline").or(time("retry_at"));
+        match event.short_name() {
+            "TransferStarted" => {
+                self.state = "PENDING";
+                for name in ["from_account_id", "to_account_id", "currency"] {
+                    self.begun.insert(name, text(event, name));
+                }
+                for name in ["amount", "fee"] {
+                    self.begun.insert(name, number(money(event, name).unwrap()));
+                }
+                self.begun.insert("created_at", Some(micros(event).to_string()));
+            }
+            "TransferReceived" => self.reason = None,
+            "ReversalStarted" => {
+                self.refusal = text(event, "reason");
+                self.reason.clone_from(&self.refusal);
+            }
+            "StepRepeated" => self.reason.clone_from(&self.refusal),
+            "StepFailed" => {}
+            "TransferParked" => {
+                let (step, why) = (text(event, "step").unwrap(), text(event, "reason").unwrap());
+                self.reason = Some(format!("parked at {step}: {why}"));
+            }
+            "TransferCompleted" => self.end("COMPLETED", None, event),
+            "TransferReversed" => self.end("REVERSED", text(event, "reason"), event),
+            other => panic!("no event of a transfer: {other}"),
+        }
+    }
+
+    fn end(&mut self, state: &'static str, reason: Option<String>, event: &Event) {
+        (self.state, self.reason, self.ended_at) = (state, reason, Some(micros(event)));
+    }
+
+    fn row(self, id: &str) -> Row {
+        let mut row = row([
+            ("transfer_id", Some(id.to_owned())),
+            ("state", Some(self.state.to_owned())),
+            ("reason", self.reason),
+            ("deadline", self.deadline.map(|at| at.to_string())),
+            ("ended_at", self.ended_at.map(|at| at.to_string())),
+            ("version", Some(self.version.to_string())),
+        ]);
+        row.extend(self.begun.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        row
+    }
+}
+
+/// Whose event it is, as topics are called: `account-opening` of its record's name.
+fn aggregate(event: &Event) -> String {
+    event.message.name.split('.').nth(2).expect("a full name").replace('_', "-")
+}
+
 /// A row of `millrace.event`.
 fn event_row(event: &Event) -> Row {
     let amount = money(event, "amount").or(money(event, "initial_deposit"));
@@ -176,7 +259,7 @@ fn event_row(event: &Event) -> Row {
     let place = event.message.record.place;
     row([
         ("domain", Some("banking".to_owned())),
-        ("aggregate", Some("account".to_owned())),
+        ("aggregate", Some(aggregate(event))),
         ("aggregate_id", Some(event.account.clone())),
         ("sequence", Some(event.sequence.to_string())),
         ("event_id", header("ce_id")),

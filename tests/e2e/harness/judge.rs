@@ -8,9 +8,12 @@ use serde_json::Value;
 
 use super::await_some;
 use super::fold::{Expected, fold, money, payload};
-use super::log::{Event, Message, events};
+use super::log::{Event, Message, events, events_of_kind};
 use super::namespace::Namespace;
 use super::stores::{Postgres, Row, analytics, plain};
+
+/// Whose events are in the log besides the accounts'.
+const OTHERS: [&str; 3] = ["account-opening", "customer", "transfer"];
 
 /// How long the read models may lag behind the log.
 const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(60);
@@ -97,17 +100,24 @@ pub(crate) fn log_is_sound(namespace: &Namespace) -> Vec<Event> {
     events
 }
 
-/// Waits until both stores have seen that many events.
-pub(crate) fn await_read_models(namespace: &Namespace, postgres: &Postgres, count: usize) {
-    await_some("Postgres at the log's end", CAUGHT_UP_WITHIN, || {
-        let schema = namespace.schema("banking");
-        let sql = format!("SELECT coalesce(sum(version), 0) AS n FROM {schema}.account_summary");
-        reached(postgres.query(&sql)?, count)
-    });
-    await_some("ClickHouse at the log's end", CAUGHT_UP_WITHIN, || {
-        let database = namespace.schema("millrace");
-        reached(analytics(namespace, &format!("SELECT count() AS n FROM {database}.event"))?, count)
-    });
+/// Waits until both stores have seen that many events of accounts and of the others.
+fn await_read_models(namespace: &Namespace, postgres: &Postgres, events: &[Event], own: &[Event]) {
+    let transfers = own.iter().filter(|event| event.message.name.contains(".transfer.")).count();
+    for (table, count) in [("account_summary", events.len()), ("transfer", transfers)] {
+        await_some("Postgres at the log's end", CAUGHT_UP_WITHIN, || {
+            let schema = namespace.schema("banking");
+            let sql = format!("SELECT coalesce(sum(version), 0) AS n FROM {schema}.{table}");
+            reached(postgres.query(&sql)?, count)
+        });
+    }
+    for (is, count) in [("=", events.len()), ("!=", own.len())] {
+        await_some("ClickHouse at the log's end", CAUGHT_UP_WITHIN, || {
+            let database = namespace.schema("millrace");
+            let sql =
+                format!("SELECT count() AS n FROM {database}.event WHERE aggregate {is} 'account'");
+            reached(analytics(namespace, &sql)?, count)
+        });
+    }
 }
 
 fn reached(rows: Vec<Row>, count: usize) -> Result<(), String> {
@@ -118,15 +128,30 @@ fn reached(rows: Vec<Row>, count: usize) -> Result<(), String> {
     }
 }
 
-/// Waits for the stores and compares every row with a fold of the log.
+/// Every event of the other aggregates.
+fn others(namespace: &Namespace) -> Vec<Event> {
+    OTHERS.iter().flat_map(|aggregate| events_of_kind(namespace, aggregate)).collect()
+}
+
+/// Waits for the stores and compares every row with a fold of the log: of these, the accounts'
+/// events, and of what the other aggregates have said. A process manager may still have to tell
+/// itself the end, so it is looked at again if the log grew meanwhile.
 pub(crate) fn read_models_equal_log(namespace: &Namespace, events: &[Event]) {
     let postgres = Postgres::connect(namespace).unwrap();
-    await_read_models(namespace, &postgres, events.len());
-    let expected = fold(events);
+    let (own, found, transfer_rows) = await_some("a quiet log", CAUGHT_UP_WITHIN, || {
+        let own = others(namespace);
+        await_read_models(namespace, &postgres, events, &own);
+        let found = event_rows(namespace);
+        let transfer_rows = transfers(namespace, &postgres);
+        let more = others(namespace).len() - own.len();
+        if more == 0 { Ok((own, found, transfer_rows)) } else { Err(format!("{more} more")) }
+    });
+    let expected = fold(events, &own);
     assert_same("account_summary", &summaries(namespace, &postgres), &expected.summaries);
     let transactions = transactions(namespace, &postgres);
     assert_same("account_transaction", &transactions, &without_free_words(&expected));
-    assert_same("event", &event_rows(namespace), &expected.events);
+    assert_same("transfer", &transfer_rows, &expected.transfers);
+    assert_same("event", &found, &expected.events);
 }
 
 /// The specification leaves the words of reversals and corrections open.
@@ -183,6 +208,24 @@ pub(crate) fn transactions(namespace: &Namespace, postgres: &Postgres) -> BTreeM
     rows.collect()
 }
 
+/// Every column of `transfer`.
+pub(crate) fn transfers(namespace: &Namespace, postgres: &Postgres) -> BTreeMap<String, Row> {
+    let sql = format!(
+        "SELECT transfer_id, state, from_account_id, to_account_id, amount, fee, currency, reason,
+             {deadline} AS deadline, {created} AS created_at, {ended} AS ended_at, version
+         FROM {schema}.transfer",
+        deadline = epoch("deadline"),
+        created = epoch("created_at"),
+        ended = epoch("ended_at"),
+        schema = namespace.schema("banking"),
+    );
+    let rows = postgres.query(&sql).unwrap().into_iter().map(|mut row| {
+        normalise(&mut row, |name| ["amount", "fee"].contains(&name));
+        (row["transfer_id"].clone().unwrap(), row)
+    });
+    rows.collect()
+}
+
 /// Every column of `millrace.event`; a row that stands there twice is an error.
 pub(crate) fn event_rows(namespace: &Namespace) -> BTreeMap<String, Row> {
     let sql = format!(
@@ -198,7 +241,8 @@ pub(crate) fn event_rows(namespace: &Namespace) -> BTreeMap<String, Row> {
         let told: Value = serde_json::from_str(row["payload"].as_deref().unwrap()).unwrap();
         row.insert("payload".to_owned(), Some(payload(&told)));
         let id = row["aggregate_id"].as_deref().unwrap();
-        let key = format!("{id}#{}", row["sequence"].as_deref().unwrap());
+        let aggregate = row["aggregate"].as_deref().unwrap();
+        let key = format!("{aggregate}/{id}#{}", row["sequence"].as_deref().unwrap());
         assert!(rows.insert(key.clone(), row).is_none(), "{key} stands in ClickHouse twice");
     }
     rows

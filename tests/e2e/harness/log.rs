@@ -55,6 +55,7 @@ impl Message {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Event {
     pub(crate) message: Message,
+    /// The aggregate's id, an account's or another's.
     pub(crate) account: String,
     pub(crate) sequence: u64,
 }
@@ -70,10 +71,18 @@ impl Event {
     }
 }
 
-/// Every committed event, by partition in the order of the log.
+/// Every committed event of an account, by partition in the order of the log.
 pub(crate) fn events(namespace: &Namespace) -> Vec<Event> {
+    events_of_kind(namespace, "account")
+}
+
+/// The same of another kind of aggregate: `transfer`.
+pub(crate) fn events_of_kind(namespace: &Namespace, aggregate: &str) -> Vec<Event> {
     let registry = Registry::new(namespace);
-    let records = read_all(namespace, &namespace.topic("events"));
+    let topic = format!("{}.banking.{aggregate}.events", namespace.name);
+    let mut records = read_all(namespace, &topic);
+    // Partitions come as the broker answers: two readings of one log are to be equal.
+    records.sort_by_key(|record| (record.place.partition, record.place.offset));
     records.into_iter().map(|record| event(&registry, record)).collect()
 }
 
@@ -93,6 +102,26 @@ pub(crate) fn await_transfers(namespace: &Namespace) -> Vec<Event> {
         let count = open.len();
         if count == 0 { Ok(events) } else { Err(format!("{count} transfers under way")) }
     })
+}
+
+/// Waits until the process managers have told themselves the end of every transfer and opening.
+pub(crate) fn await_process_managers(namespace: &Namespace) {
+    await_some("process managers at rest", TRANSFERRED_WITHIN, || {
+        let sent = events(namespace);
+        let sent = sent.iter().filter(|event| event.short_name() == "MoneyTransferred").count();
+        let mut last = HashMap::new();
+        for aggregate in ["transfer", "account-opening"] {
+            for event in events_of_kind(namespace, aggregate) {
+                let name = event.short_name().to_owned();
+                last.insert((aggregate, event.account), name);
+            }
+        }
+        let known = last.keys().filter(|(aggregate, _)| *aggregate == "transfer").count();
+        let ends = ["TransferCompleted", "TransferReversed", "OpeningEnded"];
+        let open = last.values().filter(|name| !ends.contains(&name.as_str())).count();
+        let what = format!("{known} of {sent} transfers have begun, {open} have not ended");
+        if known == sent && open == 0 { Ok(()) } else { Err(what) }
+    });
 }
 
 fn event(registry: &Registry, record: Record) -> Event {

@@ -6,7 +6,8 @@ SELECT
     sumIf(amount, event_type = 'MoneyWithdrawn') AS withdrawals,
     deposits - withdrawals AS net
 FROM {database}.{table} FINAL
-WHERE event_type IN ('AccountCreated', 'MoneyDeposited', 'MoneyWithdrawn')
+WHERE aggregate = 'account'
+    AND event_type IN ('AccountCreated', 'MoneyDeposited', 'MoneyWithdrawn')
 GROUP BY hour, currency
 ORDER BY hour, currency
 SETTINGS do_not_merge_across_partitions_select_final = 1

@@ -6,7 +6,7 @@ SELECT
     countIf(fee < 0) AS given_back,
     sum(fee) AS fees
 FROM {database}.{table} FINAL
-WHERE fee != 0
+WHERE aggregate = 'account' AND fee != 0
 GROUP BY hour, currency
 ORDER BY hour, currency
 SETTINGS do_not_merge_across_partitions_select_final = 1

@@ -6,7 +6,7 @@ SELECT
     count() AS events,
     sum(abs(amount)) AS moved
 FROM {database}.{table} FINAL
-WHERE currency != '' AND event_type != 'TransferSettled'
+WHERE aggregate = 'account' AND currency != '' AND event_type != 'TransferSettled'
     AND occurred_at > now() - INTERVAL 30 DAY
 GROUP BY account_id, currency
 ORDER BY moved DESC, account_id

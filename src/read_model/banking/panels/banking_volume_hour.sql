@@ -6,7 +6,7 @@ SELECT
     count() AS events,
     sum(amount) AS amount
 FROM {database}.{table} FINAL
-WHERE currency != '' AND event_type != 'TransferSettled'
+WHERE aggregate = 'account' AND currency != '' AND event_type != 'TransferSettled'
 GROUP BY hour, currency, event_type
 ORDER BY hour, currency, event_type
 SETTINGS do_not_merge_across_partitions_select_final = 1

@@ -367,3 +367,6 @@ impl Reacting {
         Action::Deliver(crossings)
     }
 }
+
+#[cfg(test)]
+mod tests;
