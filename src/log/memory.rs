@@ -206,14 +206,6 @@ impl MemoryLog {
         }
     }
 
-    /// The offset behind a partition's last record or marker.
-    #[must_use]
-    pub fn end_of(&self, place: Place) -> i64 {
-        self.partitions
-            .get(&place)
-            .map_or(0, |slots| i64::try_from(slots.len()).unwrap_or(i64::MAX))
-    }
-
     /// Appends outside any transaction.
     pub fn append(&mut self, place: Place, record: &Outgoing, at: Timestamp) {
         let index = self.push(place, record, at, State::Visible);

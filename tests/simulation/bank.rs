@@ -16,12 +16,16 @@ use millrace::engine::command_handler::CommandHandler;
 use millrace::engine::dispatch::{Target, Targets};
 use millrace::engine::protocol::{Handler, Settings};
 use millrace::engine::reactor;
+use millrace::engine::shelf::MemoryShelf;
 use millrace::kernel::codec::Codec;
+use millrace::kernel::decider::Decider;
 use millrace::kernel::reactor::Reactor;
 use millrace::kernel::stream::{AggregateName, Kind};
 use millrace::log::memory::Place;
 use ring::hmac;
 use uuid::Uuid;
+
+use super::faulty::{Flaky, Leaky, LeakyCodec, Mood};
 
 pub(crate) const CLUSTER_ID: &str = "simulated";
 /// The aggregates, and how many partitions each has.
@@ -33,12 +37,22 @@ pub(crate) const POSITIONS: Place = Place {
     kind: Kind::Snapshots,
     partition: 0,
 };
-const HANDLERS: &str = "millrace.handler.banking";
+/// Answers are remembered for 24 h, and an hour more.
+const WINDOW_SECONDS: i64 = 90_000;
+/// Whose events are projected.
+pub(crate) const PROJECTED: [AggregateName; 2] = [account::NAME, transfer::NAME];
+pub(crate) const HANDLERS: &str = "millrace.handler.banking";
+pub(crate) const PROJECTORS: &str = "millrace.postgres.banking";
 const REACTORS: [&str; 2] = ["millrace.reactor.transfer", "millrace.reactor.account-opening"];
 
 /// How many partitions an aggregate's topics have.
 pub(crate) fn partitions(aggregate: AggregateName) -> i32 {
     AGGREGATES.iter().find(|(name, _)| *name == aggregate).unwrap().1
+}
+
+/// One partition of an aggregate's topic.
+pub(crate) fn place(aggregate: AggregateName, kind: Kind, partition: i32) -> Place {
+    Place { aggregate, kind, partition }
 }
 
 /// Stands for the topic's id.
@@ -67,6 +81,7 @@ pub(crate) enum Role {
     Handler,
     /// The reactor with that number.
     Reactor(usize),
+    Projector,
 }
 
 /// What never changes: one for all worlds.
@@ -75,7 +90,6 @@ pub(crate) struct Bank {
     pub(crate) customers: Arc<CustomerCodec>,
     pub(crate) transfers: Arc<TransferCodec>,
     pub(crate) openings: Arc<AccountOpeningCodec>,
-    reactors: Vec<Arc<dyn Reactor>>,
     pub(crate) seats: Vec<Seat>,
     pub(crate) targets: Targets,
     pub(crate) key: hmac::Key,
@@ -88,36 +102,31 @@ impl Bank {
         let customers = Arc::new(CustomerCodec::new(Arc::clone(&schemas)));
         let transfers = Arc::new(TransferCodec::new(Arc::clone(&schemas)));
         let openings = Arc::new(AccountOpeningCodec::new(schemas));
-        let for_accounts: Arc<dyn Codec<Account>> = Arc::<AccountCodec>::clone(&accounts);
-        let transfer = TransferReactor::new(
-            Arc::clone(&for_accounts),
-            Arc::<TransferCodec>::clone(&transfers),
-        );
-        let opening = AccountOpeningReactor::new(
-            for_accounts,
-            Arc::<CustomerCodec>::clone(&customers),
-            Arc::<AccountOpeningCodec>::clone(&openings),
-        );
-        let reactors: Vec<Arc<dyn Reactor>> = vec![Arc::new(transfer), Arc::new(opening)];
-        let seats = seats(&reactors);
         let target = |(name, partition_count): &(AggregateName, i32)| {
             let topic = name.topic(Kind::Commands).into();
             (*name, Target { topic, partition_count: *partition_count })
         };
         let targets: BTreeMap<_, _> = AGGREGATES.iter().map(target).collect();
-        Self {
+        let mut bank = Self {
             accounts,
             customers,
             transfers,
             openings,
-            reactors,
-            seats,
+            seats: Vec::new(),
             targets: Targets::new(targets),
             key: hmac::Key::new(hmac::HMAC_SHA256, b"simulated"),
-        }
+        };
+        bank.seats = seats(&bank.reactors(&Arc::new(Mood::new(0))));
+        bank
     }
 
-    pub(crate) fn handler(&self, seat: Seat, batch_max: usize) -> Box<dyn Handler> {
+    pub(crate) fn handler(
+        &self,
+        seat: Seat,
+        (batch_max, in_memory): (usize, usize),
+        (mood, leaks): (&Arc<Mood>, bool),
+        shelf: MemoryShelf,
+    ) -> Box<dyn Handler> {
         let Place { aggregate, partition, .. } = seat.place;
         let settings = Settings {
             group: seat.group.to_owned(),
@@ -126,37 +135,43 @@ impl Bank {
             commands_topic_id: topic_id(aggregate, Kind::Commands),
             events_topic: aggregate.topic(Kind::Events),
             events_topic_id: topic_id(aggregate, Kind::Events),
+            results_topic_id: topic_id(aggregate, Kind::Results),
             partition,
             partition_count: partitions(aggregate),
             batch_max,
             batch_bytes_max: 1 << 20,
             trust_command_time: false,
             snapshot_every: 5,
-            window_seconds: 90_000,
+            window_seconds: WINDOW_SECONDS,
+            answers_in_memory: in_memory,
+            streams_in_memory: in_memory,
             key: self.key.clone(),
             targets: self.targets.clone(),
         };
         match aggregate {
-            account::NAME => {
-                let codec = Arc::clone(&self.accounts);
-                Box::new(CommandHandler::<Account, _>::new(settings, codec))
+            account::NAME if leaks => {
+                let codec = Arc::new(LeakyCodec(Flaky::new(&self.accounts, mood)));
+                Box::new(CommandHandler::<Leaky<Account>, _>::new(settings, codec, Box::new(shelf)))
             }
-            customer::NAME => {
-                let codec = Arc::clone(&self.customers);
-                Box::new(CommandHandler::<Customer, _>::new(settings, codec))
-            }
-            transfer::NAME => {
-                let codec = Arc::clone(&self.transfers);
-                Box::new(CommandHandler::<Transfer, _>::new(settings, codec))
-            }
-            _ => {
-                let codec = Arc::clone(&self.openings);
-                Box::new(CommandHandler::<Opening, _>::new(settings, codec))
-            }
+            account::NAME => handler::<Account, _>(settings, &self.accounts, mood, shelf),
+            customer::NAME => handler::<Customer, _>(settings, &self.customers, mood, shelf),
+            transfer::NAME => handler::<Transfer, _>(settings, &self.transfers, mood, shelf),
+            _ => handler::<Opening, _>(settings, &self.openings, mood, shelf),
         }
     }
 
-    pub(crate) fn reacting(&self, seat: Seat, reactor: usize) -> reactor::Reacting {
+    /// A world's reactors: they read with codecs of its mood.
+    pub(crate) fn reactors(&self, mood: &Arc<Mood>) -> Vec<Arc<dyn Reactor>> {
+        let accounts: Arc<dyn Codec<Account>> = Flaky::new(&self.accounts, mood);
+        let customers = Flaky::new(&self.customers, mood);
+        let transfers = Flaky::new(&self.transfers, mood);
+        let openings = Flaky::new(&self.openings, mood);
+        let transfer = TransferReactor::new(Arc::clone(&accounts), transfers);
+        let opening = AccountOpeningReactor::new(accounts, customers, openings);
+        vec![Arc::new(transfer), Arc::new(opening)]
+    }
+
+    pub(crate) fn reacting(&self, seat: Seat, reactor: &Arc<dyn Reactor>) -> reactor::Reacting {
         let Place { aggregate, kind, partition } = seat.place;
         let settings = reactor::Settings {
             group: seat.group.to_owned(),
@@ -169,26 +184,37 @@ impl Bank {
             targets: self.targets.clone(),
             key: self.key.clone(),
         };
-        reactor::Reacting::new(settings, Arc::clone(&self.reactors[reactor]))
+        reactor::Reacting::new(settings, Arc::clone(reactor))
     }
+}
+
+fn handler<D: Decider, C: Codec<D>>(
+    settings: Settings,
+    codec: &Arc<C>,
+    mood: &Arc<Mood>,
+    shelf: MemoryShelf,
+) -> Box<dyn Handler> {
+    Box::new(CommandHandler::<D, _>::new(settings, Flaky::new(codec, mood), Box::new(shelf)))
 }
 
 fn seats(reactors: &[Arc<dyn Reactor>]) -> Vec<Seat> {
     let mut seats = Vec::new();
-    for (aggregate, count) in AGGREGATES {
-        for partition in 0..count {
-            let place = Place { aggregate, kind: Kind::Commands, partition };
-            seats.push(Seat { role: Role::Handler, group: HANDLERS, place });
+    let mut add = |role, group, aggregate, kind| {
+        for partition in 0..partitions(aggregate) {
+            let place = Place { aggregate, kind, partition };
+            seats.push(Seat { role, group, place });
         }
+    };
+    for (aggregate, _) in AGGREGATES {
+        add(Role::Handler, HANDLERS, aggregate, Kind::Commands);
     }
     for (index, reactor) in reactors.iter().enumerate() {
         for (aggregate, kind) in reactor.inputs() {
-            for partition in 0..partitions(aggregate) {
-                let place = Place { aggregate, kind, partition };
-                let group = REACTORS[index];
-                seats.push(Seat { role: Role::Reactor(index), group, place });
-            }
+            add(Role::Reactor(index), REACTORS[index], aggregate, kind);
         }
+    }
+    for aggregate in PROJECTED {
+        add(Role::Projector, PROJECTORS, aggregate, Kind::Events);
     }
     seats
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use millrace::domain::banking::account;
+use millrace::engine::metadata::derived_id;
 use millrace::kernel::message::{Headers, Outgoing};
 use millrace::kernel::stream::{Kind, StreamHash, partition_of};
 use millrace::kernel::time::Timestamp;
@@ -12,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::bank::partitions;
+use super::bank::{partitions, topic_id};
 use super::shared::Shared;
 
 const CLIENTS: usize = 3;
@@ -39,6 +40,8 @@ pub(crate) enum What {
     Opening,
     /// An ordinary wish.
     Wish,
+    /// One whose id is in its body alone: its place in the order is not promised.
+    Keyless,
     /// What only a process manager may say.
     Forged,
     /// What cannot be read.
@@ -103,18 +106,6 @@ impl Clients {
             None => self.wish(number),
         };
         let account = format!("acc-{account}");
-        let id = Uuid::from_u128((client as u128) << 64 | u128::from(number));
-        let mut headers = Headers::default();
-        headers.push("ce_id", id.to_string());
-        if what == What::Wish && self.rng.random_range(0..10) == 0 {
-            headers.push("expected_version", self.rng.random_range(0..12).to_string());
-        }
-        let record = Outgoing {
-            kind: Kind::Commands,
-            key: Some(account.clone().into_bytes()),
-            value: Some(body),
-            headers,
-        };
         // The first client hashes as Java does; the others have partitioners of their own.
         let count = partitions(account::NAME);
         let partition = match client {
@@ -122,8 +113,27 @@ impl Clients {
             _ => partition_of(&format!("{client}{account}"), count),
         };
         let place = Place { aggregate: account::NAME, kind: Kind::Commands, partition };
+        let mut id = Uuid::from_u128((client as u128) << 64 | u128::from(number));
+        let mut headers = Headers::default();
+        let has_id = what != What::Wish || self.rng.random_range(0..8) != 0;
+        if has_id {
+            headers.push("ce_id", id.to_string());
+        } else {
+            // It gets one from where it stands first, wherever it is moved.
+            let topic_id = topic_id(account::NAME, Kind::Commands);
+            id = derived_id(topic_id, partition, shared.log.end_offset(place));
+        }
+        if what == What::Wish && self.rng.random_range(0..10) == 0 {
+            headers.push("expected_version", self.rng.random_range(0..12).to_string());
+        }
+        let record = Outgoing {
+            kind: Kind::Commands,
+            key: (what != What::Keyless).then(|| account.clone().into_bytes()),
+            value: Some(body),
+            headers,
+        };
         shared.append(place, &record);
-        if self.rng.random_range(0..3) == 0 {
+        if has_id && self.rng.random_range(0..3) == 0 {
             self.again.push((id, place, record, shared.now));
         }
         self.sent.insert(id, Sent { client, number, account, what, times: 1 });
@@ -138,7 +148,12 @@ impl Clients {
                 let user = self.rng.random_range(0..2);
                 return (account, opening(account, user), What::Opening);
             }
-            3..=8 => json!({"type": "Deposit", "amount": amount, "reference": number.to_string()}),
+            3 => {
+                let body = json!({"type": "Deposit", "amount": amount,
+                    "account_id": format!("acc-{account}")});
+                return (account, body.to_string().into_bytes(), What::Keyless);
+            }
+            4..=8 => json!({"type": "Deposit", "amount": amount, "reference": number.to_string()}),
             9..=13 => json!({"type": "Withdraw", "amount": amount}),
             14..=29 => {
                 let to = format!("acc-{}", self.rng.random_range(0..=ACCOUNTS));

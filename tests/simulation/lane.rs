@@ -1,13 +1,16 @@
 //! Drives one handler: its actions are carried out on the log in memory, with every fault between.
 
-use millrace::engine::protocol::{Action, Committed, Crossing, Handler, Input, Transaction};
-use millrace::kernel::stream::Kind;
+use millrace::engine::position::Position;
+use millrace::engine::protocol::{Action, Committed, Crossing, From, Handler, Input, Transaction};
+use millrace::engine::shelf::MemoryShelf;
+use millrace::kernel::message::Record;
+use millrace::kernel::stream::{Kind, POSITION_KEY};
 use millrace::kernel::time::Timestamp;
 use millrace::log::memory::{GroupOffset, Place, Refused};
 use rand::RngExt;
 
 use super::bank::Seat;
-use super::shared::Shared;
+use super::shared::{Forced, Planted, Shared};
 
 /// A handler and what it is in the middle of.
 pub(crate) struct Lane {
@@ -17,6 +20,10 @@ pub(crate) struct Lane {
     doing: Doing,
     epoch: u32,
     read_from: i64,
+    /// Which of the partition's disks is its own.
+    disk: usize,
+    /// How many microseconds its clock is wrong.
+    skew: i64,
 }
 
 enum Doing {
@@ -29,6 +36,7 @@ enum Doing {
     Writing {
         transaction: Transaction,
         written: usize,
+        last_result: Option<i64>,
     },
     Sending {
         crossings: Vec<Crossing>,
@@ -38,35 +46,56 @@ enum Doing {
 
 impl Lane {
     pub(crate) fn new(shared: &mut Shared, seat: Seat) -> Self {
-        let batch_max = shared.rng.random_range(1..20);
-        let mut handler = shared.bank.handler(seat, batch_max);
+        let drawn = shared.rng.random_range(1..20);
+        let batch_max = shared.batch_max.unwrap_or(drawn);
+        let leaks = shared.is_planted(Planted::Rollback);
+        let (disk, mut shelf) = shared.take_disk(seat.place);
+        if shared.is_planted(Planted::Answers) {
+            shelf = MemoryShelf::default();
+        }
+        let sizes = (batch_max, shared.in_memory);
+        let mut handler = shared.bank.handler(seat, sizes, (&shared.mood, leaks), shelf);
         let doing = Doing::Act(handler.start());
         let Place { aggregate, partition, .. } = seat.place;
         let transactional_id = format!("{}.{aggregate}.{partition}", seat.group);
-        Self { seat, transactional_id, handler, doing, epoch: 0, read_from: 0 }
+        let skew = shared.draw_skew();
+        Self { seat, transactional_id, handler, doing, epoch: 0, read_from: 0, disk, skew }
     }
 
     /// Whether nothing but a command or a timer moves it on.
     pub(crate) fn is_idle(&self, shared: &Shared) -> bool {
         match &self.doing {
             Doing::Act(Action::Receive { until }) => {
-                until.is_none_or(|until| until > shared.now)
+                until.is_none_or(|until| until > self.clock(shared))
                     && !shared.log.has_more(self.seat.place, self.read_from)
             }
             _ => false,
         }
     }
 
+    /// Whether it is in the middle of a transaction.
+    pub(crate) const fn is_writing(&self) -> bool {
+        matches!(self.doing, Doing::Writing { .. })
+    }
+
     /// When it is to be woken.
     pub(crate) fn wakes_at(&self) -> Option<Timestamp> {
         match &self.doing {
-            Doing::Act(Action::Receive { until }) => *until,
+            Doing::Act(Action::Receive { until }) => {
+                until.map(|until| Timestamp(until.0 - self.skew))
+            }
             _ => None,
         }
     }
 
+    /// Its disk is free for somebody else.
+    pub(crate) fn leave(&self, shared: &mut Shared) {
+        shared.give_disk_back(self.seat.place, self.disk);
+    }
+
     /// What may happen still when it is no more.
     pub(crate) fn bury(self, shared: &mut Shared) {
+        self.leave(shared);
         if let Doing::Sending { crossings, sent } = self.doing {
             shared.sent_by_the_dead(&crossings[sent.saturating_sub(1)..]);
         }
@@ -74,19 +103,31 @@ impl Lane {
 
     /// Carries it one step on; `false` is its end.
     pub(crate) fn advance(&mut self, shared: &mut Shared, is_member: bool) -> bool {
+        if shared.one_in(shared.faults.clock) {
+            self.skew = shared.draw_skew();
+        }
+        if shared.one_in(shared.faults.disk) {
+            shared.disturb_disk(self.seat.place, self.disk);
+        }
         let doing = std::mem::replace(&mut self.doing, Doing::Act(Action::More));
         match doing {
             Doing::Act(action) => self.act(shared, action, is_member),
             Doing::Restoring { kind, from } => self.restore(shared, kind, from),
-            Doing::Writing { transaction, written } => self.write(shared, transaction, written),
+            Doing::Writing { transaction, written, last_result } => {
+                self.write(shared, transaction, written, last_result)
+            }
             Doing::Sending { crossings, sent } => self.send(shared, crossings, sent),
         }
     }
 
     fn answer(&mut self, shared: &mut Shared, input: Input) -> bool {
-        let moment = shared.moment();
+        let moment = shared.moment(self.skew);
         self.doing = Doing::Act(self.handler.step(moment, input));
         true
+    }
+
+    const fn clock(&self, shared: &Shared) -> Timestamp {
+        Timestamp(shared.now.0 + self.skew)
     }
 
     fn own(&self, kind: Kind) -> Place {
@@ -104,9 +145,14 @@ impl Lane {
                 self.answer(shared, Input::Fenced)
             }
             Action::ReadCommitted => self.read_committed(shared),
-            Action::Restore { kind, since } => {
+            Action::Restore { kind, from } => {
                 let place = self.own(kind);
-                let from = since.map_or(0, |since| shared.log.offset_at(place, since));
+                let from = match from {
+                    From::Start => 0,
+                    From::Moment(since) => shared.log.offset_at(place, since),
+                    From::Offset(offset) if offset < shared.log.end_offset(place) => offset,
+                    From::Offset(_) => return self.answer(shared, Input::RestoreEnd),
+                };
                 self.doing = Doing::Restoring { kind, from };
                 true
             }
@@ -121,9 +167,12 @@ impl Lane {
             }
             Action::Transact(transaction) => self.begin(shared, transaction, is_member),
             Action::Sleep(_) => self.answer(shared, Input::Woken),
-            Action::LookUpSchema(_) | Action::More | Action::Stop(_) => {
-                panic!("{:?}: {action:?}", self.seat)
+            Action::Wait { .. } => {
+                shared.tally.waits += 1;
+                self.answer(shared, Input::Woken)
             }
+            Action::LookUpSchema(_) => self.answer(shared, Input::SchemaLookedUp),
+            Action::More | Action::Stop(_) => panic!("{:?}: {action:?}", self.seat),
         }
     }
 
@@ -148,7 +197,7 @@ impl Lane {
         if !records.is_empty() {
             return self.answer(shared, Input::Arrived(records));
         }
-        if until.is_some_and(|until| until <= shared.now) {
+        if until.is_some_and(|until| until <= self.clock(shared)) {
             return self.answer(shared, Input::Woken);
         }
         self.doing = Doing::Act(Action::Receive { until });
@@ -157,9 +206,17 @@ impl Lane {
 
     fn restore(&mut self, shared: &mut Shared, kind: Kind, from: i64) -> bool {
         let max = shared.rng.random_range(1..100);
-        let (records, next, end) = shared.log.read(self.own(kind), from, max);
-        let moment = shared.moment();
+        let (mut records, next, end) = shared.log.read(self.own(kind), from, max);
+        match shared.planted {
+            Some(Planted::Answers) if kind == Kind::Results => records.clear(),
+            Some(Planted::Origins) => records.iter_mut().for_each(forget_origins),
+            _ => {}
+        }
+        let moment = shared.moment(self.skew);
         let mut action = self.handler.step(moment, Input::Restored(records));
+        while let Action::LookUpSchema(_) = action {
+            action = self.handler.step(moment, Input::SchemaLookedUp);
+        }
         if action == Action::More {
             if !end {
                 self.doing = Doing::Restoring { kind, from: next };
@@ -184,7 +241,7 @@ impl Lane {
         let offset = GroupOffset { group, place, offset: *next_offset, metadata: metadata.clone() };
         let outcome = shared.log.send_offset((&self.transactional_id, self.epoch), offset);
         assert_eq!(outcome, Ok(()), "it was just begun");
-        self.doing = Doing::Writing { transaction, written: 0 };
+        self.doing = Doing::Writing { transaction, written: 0, last_result: None };
         true
     }
 
@@ -207,7 +264,13 @@ impl Lane {
         self.answer(shared, Input::TransactionUnknown(reason.to_owned()))
     }
 
-    fn write(&mut self, shared: &mut Shared, transaction: Transaction, written: usize) -> bool {
+    fn write(
+        &mut self,
+        shared: &mut Shared,
+        transaction: Transaction,
+        written: usize,
+        mut last_result: Option<i64>,
+    ) -> bool {
         let some = shared.rng.random_range(1..10);
         let at = shared.tick();
         let producer = (self.transactional_id.as_str(), self.epoch);
@@ -216,11 +279,18 @@ impl Lane {
             if let Err(refused) = shared.log.send(producer, place, record, at) {
                 return self.refused(shared, refused);
             }
+            if record.kind == Kind::Results {
+                last_result = Some(shared.log.end_offset(place) - 1);
+            }
         }
         let written = written + some;
-        if written < transaction.records.len() {
-            self.doing = Doing::Writing { transaction, written };
+        let hurries = shared.is_planted(Planted::Drain) && shared.one_in(10);
+        if written < transaction.records.len() && !hurries {
+            self.doing = Doing::Writing { transaction, written, last_result };
             return true;
+        }
+        if let Some(forced) = shared.forced_commit(self.seat.place) {
+            return self.end_as_forced(shared, forced, transaction.next_offset);
         }
         if shared.one_in(shared.faults.abort) {
             return self.abort(shared);
@@ -231,10 +301,29 @@ impl Lane {
         match shared.log.commit(&self.transactional_id, self.epoch) {
             Err(refused) => self.refused(shared, refused),
             Ok(()) if shared.one_in(shared.faults.lost_acknowledgement) => {
+                if shared.is_planted(Planted::Witness) {
+                    return self.answer(shared, Input::TransactionAborted("planted".to_owned()));
+                }
                 self.unknown(shared, "no answer, but done")
             }
-            Ok(()) => self.answer(shared, Input::TransactionCommitted),
+            Ok(()) if shared.one_in(shared.faults.crash_at_commit) => false,
+            Ok(()) => {
+                // Now and then the brokers do not say.
+                let last_result = last_result.filter(|_| !shared.one_in(10));
+                self.answer(shared, Input::TransactionCommitted { last_result })
+            }
         }
+    }
+
+    fn end_as_forced(&mut self, shared: &mut Shared, forced: Forced, next_offset: i64) -> bool {
+        let is_done = matches!(forced, Forced::LostDone | Forced::ForeignDone);
+        if is_done {
+            shared.log.commit(&self.transactional_id, self.epoch).unwrap();
+        }
+        if matches!(forced, Forced::ForeignDone | Forced::ForeignOpen) {
+            shared.log.reset_offset(self.seat.group, self.seat.place, Some(next_offset));
+        }
+        self.unknown(shared, "as forced")
     }
 
     /// One record at a time. After an acknowledgement that is lost a new producer sends everything
@@ -243,7 +332,7 @@ impl Lane {
         let Some(crossing) = crossings.get(sent) else {
             return self.answer(shared, Input::Delivered);
         };
-        let sent = if shared.one_in(shared.faults.lost_acknowledgement) {
+        let sent = if shared.breaks_delivery(self.seat.place, sent) {
             shared.sent_by_the_dead(&crossings[sent..]);
             0
         } else {
@@ -252,5 +341,14 @@ impl Lane {
         };
         self.doing = Doing::Sending { crossings, sent };
         true
+    }
+}
+
+/// Planted: a position record without the origins that were taken.
+fn forget_origins(record: &mut Record) {
+    if record.key.as_deref() == Some(POSITION_KEY) {
+        let mut position = Position::from_bytes(record.value.as_deref().unwrap()).unwrap();
+        position.origins.clear();
+        record.value = Some(position.to_bytes().into_boxed_slice());
     }
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use ring::hmac;
 use uuid::Uuid;
 
-use millrace::codec::banking::AccountCodec;
+use millrace::codec::banking::transfer::TransferCodec;
 use millrace::codec::schemas::Schemas;
-use millrace::domain::banking::account::Account;
+use millrace::domain::banking::transfer::Transfer;
 use millrace::engine::command_handler::CommandHandler;
+use millrace::engine::dispatch::Targets;
+use millrace::engine::origin::{Origin, Sender, Signed, Source};
 use millrace::engine::protocol::{
     Action, Committed, From, Handler, Input, Moment, Settings, Transaction,
 };
@@ -21,7 +23,7 @@ const NOW: Timestamp = Timestamp(1_760_000_000_000_000);
 
 /// One life of a handler, over a log that outlives it.
 struct Life<'l> {
-    handler: CommandHandler<Account, AccountCodec>,
+    handler: CommandHandler<Transfer, TransferCodec>,
     log: &'l mut Vec<(Kind, Record)>,
     committed: Option<(i64, String)>,
     /// What was asked for, in order.
@@ -48,12 +50,13 @@ fn settings() -> Settings {
         answers_in_memory: 4,
         streams_in_memory: 2,
         key: hmac::Key::new(hmac::HMAC_SHA256, b"key"),
+        targets: Targets::default(),
     }
 }
 
 impl<'l> Life<'l> {
     fn new(log: &'l mut Vec<(Kind, Record)>, shelf: &MemoryShelf) -> Self {
-        let codec = Arc::new(AccountCodec::new(Arc::new(Schemas::numbered_from(1))));
+        let codec = Arc::new(TransferCodec::new(Arc::new(Schemas::numbered_from(1))));
         let handler = CommandHandler::new(settings(), codec, Box::new(shelf.clone()));
         Self { handler, log, committed: None, restored: Vec::new(), waits: Vec::new() }
     }
@@ -129,14 +132,26 @@ impl<'l> Life<'l> {
         last_result
     }
 
-    /// Sends a command for each of these numbers, each to an account of its own.
+    /// Sends a command for each of these numbers, each to a transfer of its own.
     fn send(&mut self, numbers: std::ops::Range<u64>, first_offset: i64, heal: impl Fn()) {
         let command = |(number, offset): (u64, i64)| {
+            let (id, key) =
+                (Uuid::from_u128(u128::from(number)).to_string(), format!("t-{number}"));
+            let body = r#"{"type":"StartTransfer","user_id":"u","currency":"USD","amount":"1.00",
+                "from_account_id":"a","to_account_id":"b","fee":"2.00"}"#;
+            let signed = Signed {
+                topic: "commands",
+                key: key.as_bytes(),
+                command_id: id.as_bytes(),
+                value: body.as_bytes(),
+            };
+            let source =
+                Source { group: "r".to_owned(), topic_id: Uuid::from_u128(9), partition: 0 };
+            let origin = Origin { sender: Sender::ProcessManager, source, offset, index: 0 };
             let mut headers = Headers::default();
-            headers.push("ce_id", Uuid::from_u128(u128::from(number)).to_string());
-            let body = r#"{"type":"CreateAccount","user_id":"u","account_type":"checking",
-                "initial_deposit":"100.00"}"#;
-            let key = Some(format!("a-{number}").into_bytes().into_boxed_slice());
+            headers.push("ce_id", &id);
+            headers.push("origin", origin.to_header(signed, &settings().key));
+            let key = Some(key.into_bytes().into_boxed_slice());
             let value = Some(body.as_bytes().into());
             Record { offset, timestamp_ms: NOW.millis(), key, value, headers }
         };

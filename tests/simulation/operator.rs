@@ -41,6 +41,11 @@ impl Operator {
         !parked.is_empty()
     }
 
+    /// Which sagas are parked, and why.
+    pub(crate) fn parked(&self, shared: &Shared) -> Vec<(AggregateName, String, String)> {
+        parked(shared)
+    }
+
     fn send(&mut self, shared: &mut Shared, aggregate: AggregateName, id: &str, body: String) {
         self.count += 1;
         let dispatch = Dispatch {

@@ -1,4 +1,4 @@
-//! Drives one partition of a reactor: sends outside any transaction, its position in a topic.
+//! Drives one partition of a reactor: sends outside any transaction, positions in a compacted topic.
 
 use millrace::engine::protocol::{Committed, Crossing};
 use millrace::engine::reactor::{Action, Input, Reacting, Stored};
@@ -8,8 +8,8 @@ use millrace::kernel::time::Timestamp;
 use millrace::log::memory::GroupOffset;
 use rand::RngExt;
 
-use super::bank::{POSITIONS, Seat};
-use super::shared::Shared;
+use super::bank::{POSITIONS, Seat, topic_id};
+use super::shared::{Planted, Shared};
 
 /// A reactor on one partition and what it is in the middle of.
 pub(crate) struct Reacts {
@@ -26,7 +26,7 @@ enum Doing {
 
 impl Reacts {
     pub(crate) fn new(shared: &Shared, seat: Seat, reactor: usize) -> Self {
-        let machine = shared.bank.reacting(seat, reactor);
+        let machine = shared.bank.reacting(seat, &shared.reactors[reactor]);
         let doing = Doing::Act(machine.start());
         Self { seat, machine, doing, read_from: 0 }
     }
@@ -39,6 +39,11 @@ impl Reacts {
             }
             _ => false,
         }
+    }
+
+    /// Whether it is about to send.
+    pub(crate) const fn is_sending(&self) -> bool {
+        matches!(self.doing, Doing::Sending { .. })
     }
 
     pub(crate) fn wakes_at(&self) -> Option<Timestamp> {
@@ -105,7 +110,8 @@ impl Reacts {
                 true
             }
             Action::Store(stored, metadata) => self.store(shared, stored, metadata, is_member),
-            Action::LookUpSchema(_) | Action::Stop(_) => panic!("{:?}: {action:?}", self.seat),
+            Action::LookUpSchema(_) => self.answer(shared, Input::SchemaLookedUp),
+            Action::Stop(reason) => panic!("{:?}: {reason}", self.seat),
         }
     }
 
@@ -113,8 +119,13 @@ impl Reacts {
         let Seat { group, place, .. } = self.seat;
         let key = position_key(self.seat);
         let found = shared.log.last_of_key(POSITIONS, &key).and_then(|it| it.value.as_deref());
-        let stored = found.map(|bytes| Stored::from_bytes(bytes).unwrap());
+        let mut stored = found.map(|bytes| Stored::from_bytes(bytes).unwrap());
         let offset = shared.log.committed_offset(group, place).unwrap();
+        if shared.is_planted(Planted::Position) {
+            let topic_id = topic_id(place.aggregate, place.kind);
+            let next_offset = offset.as_ref().map_or(0, |(offset, _)| *offset);
+            stored = Some(Stored { topic_id, next_offset });
+        }
         let log_end = shared.log.end_offset(place);
         let committed = Committed { offset, log_start: 0, log_end };
         self.answer(shared, Input::Standing { stored, committed })
@@ -147,7 +158,7 @@ impl Reacts {
         let Some(crossing) = crossings.get(sent) else {
             return self.answer(shared, Input::Delivered);
         };
-        let sent = if shared.one_in(shared.faults.lost_acknowledgement) {
+        let sent = if shared.breaks_delivery(self.seat.place, sent) {
             shared.sent_by_the_dead(&crossings[sent..]);
             0
         } else {

@@ -3,8 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use millrace::engine::protocol::{Crossing, Moment};
+use millrace::engine::shelf::MemoryShelf;
 use millrace::kernel::message::Outgoing;
+use millrace::kernel::reactor::Reactor;
 use millrace::kernel::stream::Kind;
 use millrace::kernel::time::Timestamp;
 use millrace::log::memory::{MemoryLog, Place};
@@ -12,6 +15,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use super::bank::{Bank, aggregate_of};
+use super::disks::Disks;
+use super::faulty::Mood;
+use super::store::Store;
 
 /// What can go wrong, each as one in so many; 0 is never.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +32,18 @@ pub(crate) struct Faults {
     pub(crate) pause: u32,
     pub(crate) long_pause: u32,
     pub(crate) compaction: u32,
+    /// A step's decision breaks.
+    pub(crate) breaks: u32,
+    /// A schema is not known yet.
+    pub(crate) unknown: u32,
+    /// A projection's database is lost.
+    pub(crate) wipe: u32,
+    /// Somebody's clock is put right, or wrong.
+    pub(crate) clock: u32,
+    /// Between the commit and what the handler makes of it.
+    pub(crate) crash_at_commit: u32,
+    /// A disk is full, or damaged.
+    pub(crate) disk: u32,
 }
 
 impl Faults {
@@ -40,6 +58,12 @@ impl Faults {
         pause: 0,
         long_pause: 0,
         compaction: 0,
+        breaks: 0,
+        unknown: 0,
+        wipe: 0,
+        clock: 0,
+        crash_at_commit: 0,
+        disk: 0,
     };
     pub(crate) const MANY: Self = Self {
         abort: 15,
@@ -52,6 +76,12 @@ impl Faults {
         pause: 100,
         long_pause: 2_000,
         compaction: 200,
+        breaks: 25,
+        unknown: 300,
+        wipe: 4_000,
+        clock: 300,
+        crash_at_commit: 60,
+        disk: 150,
     };
 }
 
@@ -65,6 +95,8 @@ pub(crate) struct Tally {
     pub(crate) unknown: u64,
     pub(crate) late: u64,
     pub(crate) days: u64,
+    /// How often a disk was waited for.
+    pub(crate) waits: u64,
 }
 
 impl Tally {
@@ -76,6 +108,7 @@ impl Tally {
         self.unknown += other.unknown;
         self.late += other.late;
         self.days += other.days;
+        self.waits += other.waits;
     }
 
     pub(crate) fn faults(&self) -> u64 {
@@ -86,14 +119,56 @@ impl Tally {
             + self.unknown
             + self.late
             + self.days
+            + self.waits
     }
+}
+
+/// What is switched off on purpose, to see that the judge finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Planted {
+    /// A transaction is committed while some of its records are still on their way.
+    Drain,
+    /// A commit that is not acknowledged is taken for one that was not done.
+    Witness,
+    /// What an aborted transaction did to the state stays.
+    Rollback,
+    /// Answers are not read back.
+    Answers,
+    /// The origins that were taken are not read back.
+    Origins,
+    /// A reactor begins where its group's offset stands.
+    Position,
+}
+
+/// What shall go wrong next at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forced {
+    /// The commit is done, but nobody hears of it.
+    LostDone,
+    /// The commit is not done, and nobody hears of it.
+    LostOpen,
+    /// As the two above, and then somebody commits the very offset of the batch.
+    ForeignDone,
+    ForeignOpen,
+    /// The delivery breaks before the record with that number.
+    Delivery(usize),
 }
 
 pub(crate) struct Shared {
     pub(crate) bank: Arc<Bank>,
+    pub(crate) reactors: Vec<Arc<dyn Reactor>>,
+    pub(crate) mood: Arc<Mood>,
     pub(crate) log: MemoryLog,
+    pub(crate) store: Store,
+    disks: HashMap<Place, Disks>,
+    /// How many answers and streams a handler keeps in memory in this world.
+    pub(crate) in_memory: usize,
     pub(crate) rng: StdRng,
     pub(crate) faults: Faults,
+    pub(crate) planted: Option<Planted>,
+    pub(crate) forced: Vec<(Place, Forced)>,
+    /// The most commands of a turn; drawn if it is not set.
+    pub(crate) batch_max: Option<usize>,
     pub(crate) tally: Tally,
     pub(crate) now: Timestamp,
     /// Sends of owners that are gone, which the network may still deliver: in order for each
@@ -102,16 +177,70 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(seed: u64, bank: Arc<Bank>) -> Self {
+    pub(crate) fn new(seed: u64, bank: Arc<Bank>, faults: Faults) -> Self {
+        let mood = Arc::new(Mood::new(seed));
+        mood.set(faults.breaks, faults.unknown);
         Self {
+            reactors: bank.reactors(&mood),
             bank,
+            mood,
             log: MemoryLog::default(),
+            store: Store::default(),
+            disks: HashMap::new(),
+            // In one world of four everything fits; in the others next to nothing does.
+            in_memory: [1_000, 1, 2, 5][usize::try_from(seed % 4).unwrap()],
             rng: StdRng::seed_from_u64(seed),
-            faults: Faults::MANY,
+            faults,
+            planted: None,
+            forced: Vec::new(),
+            batch_max: None,
             tally: Tally::default(),
             now: Timestamp(1_760_000_000_000_000),
             late: Vec::new(),
         }
+    }
+
+    pub(crate) fn be_calm(&mut self) {
+        self.faults = Faults::NONE;
+        self.mood.set(0, 0);
+        self.disks.values_mut().for_each(Disks::mend);
+    }
+
+    /// A new owner's machine has a disk for that partition.
+    pub(crate) fn take_disk(&mut self, place: Place) -> (usize, MemoryShelf) {
+        self.disks.entry(place).or_default().take(&mut self.rng)
+    }
+
+    pub(crate) fn give_disk_back(&mut self, place: Place, disk: usize) {
+        self.disks.entry(place).or_default().give_back(disk);
+    }
+
+    pub(crate) fn disturb_disk(&mut self, place: Place, disk: usize) {
+        self.disks.entry(place).or_default().disturb(disk, &mut self.rng);
+    }
+
+    /// How often an owner has started with a disk that held answers.
+    pub(crate) fn warm_starts(&self) -> u64 {
+        self.disks.values().map(|disks| u64::from(disks.warm_starts)).sum()
+    }
+
+    pub(crate) fn is_planted(&self, bug: Planted) -> bool {
+        self.planted == Some(bug)
+    }
+
+    /// What shall go wrong there with a transaction.
+    pub(crate) fn forced_commit(&mut self, place: Place) -> Option<Forced> {
+        let is_it =
+            |(at, forced): &(Place, Forced)| *at == place && !matches!(forced, Forced::Delivery(_));
+        let index = self.forced.iter().position(is_it)?;
+        Some(self.forced.swap_remove(index).1)
+    }
+
+    /// Whether a delivery from there shall break before that record.
+    pub(crate) fn breaks_delivery(&mut self, place: Place, index: usize) -> bool {
+        let found = self.forced.iter().position(|it| *it == (place, Forced::Delivery(index)));
+        found.map(|index| self.forced.swap_remove(index)).is_some()
+            || self.one_in(self.faults.lost_acknowledgement)
     }
 
     pub(crate) fn one_in(&mut self, n: u32) -> bool {
@@ -124,9 +253,15 @@ impl Shared {
         self.now
     }
 
-    pub(crate) fn moment(&mut self) -> Moment {
+    /// What a process with such a clock is told.
+    pub(crate) fn moment(&mut self, skew: i64) -> Moment {
         let nonce = self.rng.next_u64();
-        Moment { now: self.tick(), nonce }
+        Moment { now: Timestamp(self.tick().0 + skew), nonce }
+    }
+
+    /// How many microseconds a clock is wrong.
+    pub(crate) fn draw_skew(&mut self) -> i64 {
+        if self.faults.clock == 0 { 0 } else { self.rng.random_range(-3_000_000..3_000_000) }
     }
 
     pub(crate) fn append(&mut self, place: Place, record: &Outgoing) {

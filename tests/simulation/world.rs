@@ -10,29 +10,32 @@ use rand::RngExt;
 use super::bank::{AGGREGATES, Bank, POSITIONS, Role};
 use super::lane::Lane;
 use super::operator::Operator;
+use super::projecting::Projects;
 use super::reacting::Reacts;
-use super::shared::{Faults, Shared};
+use super::shared::{Faults, Planted, Shared};
 
 const DAY_SECONDS: i64 = 24 * 60 * 60;
 
-struct Actor {
+pub(crate) struct Actor {
     /// Which seat it holds, or held.
-    seat: usize,
+    pub(crate) seat: usize,
     /// Whether the group still counts it in. One that it does not is a zombie.
-    is_member: bool,
-    body: Body,
+    pub(crate) is_member: bool,
+    pub(crate) body: Body,
 }
 
-enum Body {
+pub(crate) enum Body {
     Handler(Box<Lane>),
     Reactor(Box<Reacts>),
+    Projector(Box<Projects>),
 }
 
 impl Actor {
-    fn is_idle(&self, shared: &Shared) -> bool {
+    pub(crate) fn is_idle(&self, shared: &Shared) -> bool {
         match &self.body {
             Body::Handler(lane) => lane.is_idle(shared),
             Body::Reactor(reacts) => reacts.is_idle(shared),
+            Body::Projector(projects) => projects.is_idle(shared),
         }
     }
 
@@ -40,47 +43,52 @@ impl Actor {
         match &self.body {
             Body::Handler(lane) => lane.wakes_at(),
             Body::Reactor(reacts) => reacts.wakes_at(),
+            Body::Projector(projects) => projects.wakes_at(),
         }
     }
 
-    fn advance(&mut self, shared: &mut Shared) -> bool {
+    pub(crate) fn advance(&mut self, shared: &mut Shared) -> bool {
         match &mut self.body {
             Body::Handler(lane) => lane.advance(shared, self.is_member),
             Body::Reactor(reacts) => reacts.advance(shared, self.is_member),
+            Body::Projector(projects) => projects.advance(shared, self.is_member),
         }
     }
 
-    fn bury(self, shared: &mut Shared, was_asked: bool) {
+    pub(crate) fn bury(self, shared: &mut Shared, was_asked: bool) {
         match self.body {
             Body::Handler(lane) => lane.bury(shared),
             Body::Reactor(reacts) => reacts.bury(shared, was_asked),
+            Body::Projector(_) => {}
         }
     }
 }
 
 pub(crate) struct World {
     pub(crate) shared: Shared,
-    actors: Vec<Actor>,
+    pub(crate) actors: Vec<Actor>,
     operator: Operator,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, bank: Arc<Bank>) -> Self {
+    pub(crate) fn new(seed: u64, bank: Arc<Bank>, faults: Faults, bug: Option<Planted>) -> Self {
         let seats = bank.seats.len();
-        let shared = Shared::new(seed, bank);
+        let mut shared = Shared::new(seed, bank, faults);
+        shared.planted = bug;
         let mut world = Self { shared, actors: Vec::new(), operator: Operator::default() };
         (0..seats).for_each(|seat| world.take_over(seat));
         world
     }
 
     /// Gives a seat to a new owner. The old one is not told.
-    fn take_over(&mut self, seat: usize) {
+    pub(crate) fn take_over(&mut self, seat: usize) {
         for actor in self.actors.iter_mut().filter(|actor| actor.seat == seat) {
             actor.is_member = false;
         }
         let found = self.shared.bank.seats[seat];
         let body = match found.role {
             Role::Handler => Body::Handler(Box::new(Lane::new(&mut self.shared, found))),
+            Role::Projector => Body::Projector(Box::new(Projects::new(&mut self.shared, found))),
             Role::Reactor(index) => {
                 Body::Reactor(Box::new(Reacts::new(&self.shared, found, index)))
             }
@@ -103,7 +111,12 @@ impl World {
         let zombie_ends = !actor.is_member && self.shared.one_in(30);
         if zombie_ends || !actor.advance(&mut self.shared) {
             let was_asked = self.shared.one_in(2);
+            let (seat, was_member) = (actor.seat, actor.is_member);
             actor.bury(&mut self.shared, was_asked);
+            if was_member {
+                self.shared.tally.crashes += 1;
+                self.take_over(seat);
+            }
         } else {
             self.actors.push(actor);
         }
@@ -141,6 +154,10 @@ impl World {
             let more = shared.rng.random_range(0..7_200);
             shared.now = shared.now.plus_seconds(days * DAY_SECONDS + more);
         }
+        if shared.one_in(shared.faults.wipe) {
+            let found = shared.bank.seats[seat];
+            shared.store.wipe(found.place);
+        }
         if shared.one_in(shared.faults.compaction) {
             compact(shared);
         }
@@ -163,25 +180,27 @@ impl World {
     /// The faults are over: what is under way arrives, zombies end, time passes, and an operator
     /// resumes what is parked, until everything has ended.
     pub(crate) fn settle(&mut self) {
-        self.shared.faults = Faults::NONE;
+        self.shared.be_calm();
         while self.shared.arrive_late() {}
-        self.actors.retain(|actor| actor.is_member);
+        self.remove(|actor| !actor.is_member);
         // A dead owner's old position may just have come in. Only whoever starts there sends
         // again what came since, and stores a newer one.
         self.restart(|role| role != Role::Handler);
-        for _ in 0..400 {
+        for _ in 0..3_000 {
             self.come_to_rest();
             if let Some(at) = self.actors.iter().filter_map(Actor::wakes_at).min() {
-                self.shared.now = self.shared.now.max(at);
+                // A little late, so that what is due at nearly the same time is done at once.
+                self.shared.now = self.shared.now.max(Timestamp(at.0 + 20_000));
             } else if !self.operator.resume_parked(&mut self.shared) {
                 return;
             }
         }
-        panic!("after a long calm there is still something under way");
+        let parked = self.operator.parked(&self.shared);
+        panic!("after a long calm there is still something under way; parked: {parked:?}");
     }
 
     /// Goes on until nobody has anything to do at this moment.
-    fn come_to_rest(&mut self) {
+    pub(crate) fn come_to_rest(&mut self) {
         for _ in 0..1_000_000 {
             let mut moved = false;
             for actor in &mut self.actors {
@@ -197,10 +216,22 @@ impl World {
         panic!("the actors never come to rest");
     }
 
+    /// Ends actors. What they were about to send never arrives.
+    pub(crate) fn remove(&mut self, is_meant: impl Fn(&Actor) -> bool) {
+        for index in (0..self.actors.len()).rev() {
+            if is_meant(&self.actors[index]) {
+                let actor = self.actors.swap_remove(index);
+                if let Body::Handler(lane) = &actor.body {
+                    lane.leave(&mut self.shared);
+                }
+            }
+        }
+    }
+
     /// Everybody with such a role goes and comes back.
     fn restart(&mut self, is_meant: impl Fn(Role) -> bool) {
         let seats = self.shared.bank.seats.clone();
-        self.actors.retain(|actor| !is_meant(seats[actor.seat].role));
+        self.remove(|actor| is_meant(seats[actor.seat].role));
         for (seat, found) in seats.iter().enumerate() {
             if is_meant(found.role) {
                 self.take_over(seat);

@@ -213,10 +213,11 @@ impl Answers {
         Ok(None)
     }
 
-    /// Remembers an answer. The first one of an id stays.
+    /// Remembers an answer. A later one of the same id was given because the first was forgotten,
+    /// so it stays: a first answer may be old although its result is new, since a transaction may
+    /// be committed long after its commands were decided.
     pub fn insert(&mut self, key: CommandKey, answer: Answer) {
-        if let hashbrown::hash_map::Entry::Vacant(entry) = self.recent.entry(key) {
-            entry.insert(answer);
+        if self.recent.insert(key, answer).is_none() {
             self.order.push_back(key);
             self.taken += 1;
         }

@@ -54,6 +54,22 @@ fn opened(limit: usize, shelf: &mut MemoryShelf) -> Answers {
     answers
 }
 
+/// Decided long ago, committed just now, and forgotten by then: the second answer is the valid one.
+#[test]
+fn the_second_first_answer_of_an_id_outlives_the_first() {
+    let mut shelf = MemoryShelf::default();
+    let mut answers = opened(10, &mut shelf);
+    answers.insert(key(1), answer(1, 0));
+    answers.insert(key(1), answer(2, WINDOW + 5));
+    answers.relieve(at(WINDOW + 10), &mut shelf).unwrap();
+    assert_eq!(answers.recent(key(1)), Some(&answer(2, WINDOW + 5)));
+    take(&mut answers, 10..30, WINDOW + 11);
+    answers.relieve(at(WINDOW + 12), &mut shelf).unwrap();
+    assert_eq!(answers.recent(key(1)), None);
+    let shelved = answers.shelved(key(1), &shelf).unwrap();
+    assert_eq!(shelved, Some(answer(2, WINDOW + 5)));
+}
+
 #[test]
 fn memory_is_bounded_and_nothing_is_forgotten() {
     let mut shelf = MemoryShelf::default();

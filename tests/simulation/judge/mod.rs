@@ -3,6 +3,7 @@
 
 mod answers;
 mod money;
+mod rows;
 mod sagas;
 mod story;
 
@@ -23,6 +24,8 @@ pub(crate) struct Verdict {
     pub(crate) openings: u64,
     pub(crate) repeated_steps: u64,
     pub(crate) parked: u64,
+    /// Starts with a disk that held answers.
+    pub(crate) warm_starts: u64,
     pub(crate) tally: Tally,
 }
 
@@ -37,8 +40,23 @@ impl Verdict {
         self.openings += other.openings;
         self.repeated_steps += other.repeated_steps;
         self.parked += other.parked;
+        self.warm_starts += other.warm_starts;
         self.tally.add(&other.tally);
     }
+}
+
+/// Judges what the log says without asking clients.
+pub(crate) fn judge_log(world: &World) {
+    let story = Story::read(&world.shared);
+    story.streams_are_dense();
+    money::judge(&story);
+    sagas::judge(&story, &mut Verdict::default());
+    rows::judge(&world.shared);
+}
+
+/// How many commands, events and results there are.
+pub(crate) fn counts(world: &World) -> [usize; 3] {
+    Story::counts(&world.shared)
 }
 
 pub(crate) fn judge(world: &World, clients: &Clients) -> Verdict {
@@ -46,10 +64,12 @@ pub(crate) fn judge(world: &World, clients: &Clients) -> Verdict {
     let story = Story::read(&world.shared);
     verdict.events = story.events.len() as u64;
     verdict.moved = story.moved;
+    verdict.warm_starts = world.shared.warm_starts();
     story.streams_are_dense();
     answers::judge(&story, clients, &mut verdict);
     money::judge(&story);
     sagas::judge(&story, &mut verdict);
+    rows::judge(&world.shared);
     verdict
 }
 
@@ -60,4 +80,5 @@ pub(crate) fn nothing_follows_from_a_reset(world: &mut World) {
     world.reset_all(offset);
     world.settle();
     assert_eq!(Story::counts(&world.shared), before, "a reset to {offset:?} led to something");
+    rows::judge(&world.shared);
 }
