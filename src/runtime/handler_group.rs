@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use super::lane::{FromLane, Lane, Membership, SchemaLookUp, Shared, ToLane};
 use super::lane_status::{LaneState, LaneStatus};
 use super::plan::{AggregatePlan, Plan};
+use super::progress::Progress;
 use crate::config::Config;
 use crate::engine::protocol::{Counts, Handler, Settings};
 use crate::engine::shelf::Shelf;
@@ -330,6 +331,8 @@ fn start_lane(
         partition,
         state: LaneState::Fencing,
         counts: Counts::default(),
+        restored_percent: 0,
+        ready_after: None,
         last_error: None,
     }));
     let stop = Arc::new(AtomicBool::new(false));
@@ -346,6 +349,8 @@ fn start_lane(
         queued_bytes: Arc::clone(&queued_bytes),
         stop: Arc::clone(&stop),
         status: Arc::clone(&status),
+        progress: Progress::default(),
+        started: Instant::now(),
         producer: None,
         crossing: None,
         aborts: 0,

@@ -4,5 +4,6 @@ pub mod handler_group;
 pub mod lane;
 pub mod lane_status;
 mod plan;
+mod progress;
 pub mod projection;
 pub mod schemas;
