@@ -70,6 +70,14 @@ impl<'n> Bank<'n> {
     }
 }
 
+/// Who owns each of the handler's partitions, and what that process is doing there.
+fn owners(namespace: &Namespace) -> Vec<(String, String)> {
+    let status = namespace.json(&["status"]).remove(0);
+    let handlers = status["handlers"].as_array().unwrap().iter();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    handlers.map(|one| (text(&one["owner"]["instance"]), text(&one["state"]))).collect()
+}
+
 /// Every repeat is the first answer but for its mark.
 #[track_caller]
 fn repeats_are_the_first_answers(answers: &Answers<'_>, ids: &[Uuid], nth: usize) {
@@ -99,8 +107,15 @@ fn what_memory_has_no_room_for_outlives_kills_and_a_directory_that_is_gone() {
     assert!(partition.join("0/answers").is_dir() && partition.join("0/streams").is_dir());
     serve.kill();
 
+    assert!(owners(&namespace).iter().all(|(_, state)| state != "running"), "nobody is there");
+
     // Another life finds all answers: most on the disk, the newest in the log.
     let serve = bank.serve();
+    let owners = owners(&namespace);
+    assert_eq!(owners.len(), 2, "a line for each partition");
+    for (instance, state) in owners {
+        assert!(instance.starts_with("millrace-") && state == "running", "{instance}: {state}");
+    }
     bank.send(&bank.sent);
     answers.await_count(&bank.ids(), 2);
     repeats_are_the_first_answers(&answers, &bank.ids(), 1);
