@@ -14,6 +14,7 @@ pub mod bench;
 pub mod failure;
 pub mod history;
 pub mod output;
+mod owners;
 pub mod sagas;
 pub mod schemas;
 pub mod send;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -83,13 +84,16 @@ pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyho
     let site = Site { health: health.clone(), metrics: Arc::new(metrics), dashboard };
     let serving = tokio::spawn(http::serve(listener, site, stop.clone()));
     output.line(format!("millrace serves; http://{}/readyz says how it fares", config.http.addr));
+    let spinner = output.spinner("starting");
     while !stop.is_cancelled() && !serving.is_finished() {
         service.report(&health);
+        show_start(&spinner, &health);
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             () = stop.cancelled() => {}
         }
     }
+    spinner.finish_and_clear();
     let broke = !stop.is_cancelled();
     stop.cancel();
     finish(&mut service).await;
@@ -97,6 +101,21 @@ pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyho
         serving.await.context("the HTTP task broke")??;
     }
     Ok(Exit::Done)
+}
+
+/// What is not ready yet, on one line of a terminal; the line goes away when everything is.
+fn show_start(spinner: &ProgressBar, health: &Health) {
+    if spinner.is_finished() {
+        return;
+    }
+    let details = health.details();
+    let waiting = details.iter().filter(|(_, state, _)| *state != Readiness::Ready);
+    let waiting: Vec<_> = waiting.map(|(name, _, detail)| format!("{name}: {detail}")).collect();
+    if waiting.is_empty() {
+        spinner.finish_and_clear();
+    } else {
+        spinner.set_message(waiting.join(" · "));
+    }
 }
 
 /// Lets every component finish what it has in hand.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::failure::one_line;
+use super::owners::{self, Owned};
 use super::{Exit, Output};
 use crate::clock;
 use crate::codec::registry::Registry;
@@ -27,7 +28,11 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 /// The subcommand's arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  millrace status\n  millrace status --watch\n  \
-    millrace status --json | jq '.groups[] | {group, lag_events, lag_seconds}'\n\n\
+    millrace status --json | jq '.groups[] | {group, lag_events, lag_seconds}'\n  \
+    millrace status --json | jq '.handlers[] | {topic, partition, state, last_error}'\n\n\
+    Who owns a handler's partition is told by Kafka; what it is doing (restoring n %, running, \
+    waiting), its transactions and its last error by that process itself, at its \
+    MILLRACE_HTTP_ADDR.\n\n\
     Lag in events is counted where it is short (no ~); a long one is the distance of two offsets, \
     which also counts transaction markers: at most so many. Zero always means that nothing is left \
     to read. The exit code is 1 if a service does not answer.")]
@@ -56,6 +61,8 @@ struct Picture {
     /// How many topics are declared, and what is wrong with them.
     topics: Result<(usize, Vec<(String, String)>), String>,
     groups: Result<Vec<Group>, String>,
+    /// The handlers' partitions.
+    handlers: Vec<Owned>,
 }
 
 /// Runs the subcommand.
@@ -103,7 +110,8 @@ async fn look(
     if !services[0].reachable {
         let away = "Kafka does not answer".to_owned();
         let topics = Err(away.clone());
-        return (Picture { services, topics, groups: Err(away) }, observer);
+        let picture = Picture { services, topics, groups: Err(away), handlers: Vec::new() };
+        return (picture, observer);
     }
     let topics = drift(config, declared).await;
     let names = groups(declared, &config.namespace);
@@ -113,10 +121,15 @@ async fn look(
         let all: Result<Vec<_>, _> = all.collect();
         (all.map_err(|error| one_line(&error)), observer)
     });
-    match measured.await {
-        Ok((groups, observer)) => (Picture { services, topics, groups }, Some(observer)),
-        Err(error) => (Picture { services, topics, groups: Err(error.to_string()) }, None),
-    }
+    let (groups, observer) = match measured.await {
+        Ok((groups, observer)) => (groups, Some(observer)),
+        Err(error) => (Err(error.to_string()), None),
+    };
+    let of_handlers = config.namespace.dotted("millrace.handler.");
+    let handlers: Vec<Group> = groups.iter().flatten().cloned().collect();
+    let handlers = handlers.into_iter().filter(|group| group.group.starts_with(&of_handlers));
+    let handlers = owners::ask(&handlers.collect::<Vec<_>>()).await;
+    (Picture { services, topics, groups, handlers }, observer)
 }
 
 async fn drift(
@@ -263,6 +276,13 @@ fn show(picture: &Picture, output: Output) -> anyhow::Result<()> {
         ),
         Err(error) => output.line(format!("groups: unknown: {error}")),
     }
+    if !picture.handlers.is_empty() {
+        output.line("\nhandlers, as their owners say:");
+        output.table(
+            ["topic", "partition", "owner", "state", "lag", "tx/s", "last error"],
+            picture.handlers.iter().map(Owned::row),
+        );
+    }
     Ok(())
 }
 
@@ -286,6 +306,7 @@ fn as_json(picture: &Picture) -> Value {
         "services": picture.services,
         "topics": topics,
         "groups": groups,
+        "handlers": picture.handlers,
         "error": error,
     })
 }

@@ -12,6 +12,7 @@ use serde_avro_fast::schema::{LogicalType, RegularType, SchemaMut};
 use serde_avro_fast::ser::{SerializerConfig, SerializerState};
 
 use super::compact::Compact;
+use super::flat::Flat;
 use crate::domain::money;
 
 /// The first byte of every value in the wire format.
@@ -31,16 +32,27 @@ pub fn split(value: &[u8]) -> Option<(u32, &[u8])> {
     (magic == MAGIC).then_some((u32::from_be_bytes([a, b, c, d]), datum))
 }
 
-/// Parses a schema for reading and writing. Also gives the full name of its record.
+/// A schema, ready for use.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The full name of its record.
+    pub record: String,
+    /// For reading and writing.
+    pub schema: Schema,
+    /// For reading its fields faster, if they are all plain.
+    pub flat: Option<Flat>,
+}
+
+/// Parses a schema for reading and writing.
 ///
 /// # Errors
 /// Says what is wrong with the text.
-pub fn parse(text: &str) -> Result<(String, Schema), String> {
+pub fn parse(text: &str) -> Result<Parsed, String> {
     let mut schema: SchemaMut = text.parse().map_err(|error| format!("{error}"))?;
     let RegularType::Record(record) = &schema.root().type_ else {
         return Err("the schema is not a record".to_owned());
     };
-    let name = record.name.fully_qualified_name().to_owned();
+    let record = record.name.fully_qualified_name().to_owned();
     for node in schema.nodes_mut() {
         let ours = matches!(&node.logical_type,
             Some(LogicalType::Decimal(decimal)) if decimal.scale == money::SCALE);
@@ -48,8 +60,9 @@ pub fn parse(text: &str) -> Result<(String, Schema), String> {
             node.logical_type = None;
         }
     }
+    let flat = Flat::of(&schema);
     let schema = schema.freeze().map_err(|error| format!("{error}"))?;
-    Ok((name, schema))
+    Ok(Parsed { record, schema, flat })
 }
 
 /// Appends the wire form of `message`. On an error `value` is as it was.

@@ -86,8 +86,12 @@ pub fn decode<C>(
                     return Err(bad(key_id, "UnknownSchema", None, reason));
                 }
             };
-            let fields = Fields::from_avro(&writer.schema, datum, shape.field_names);
-            let fields = fields.map_err(undecodable)?;
+            let flat = writer.flat.as_ref().and_then(|flat| Fields::from_flat(flat, datum));
+            let fields = match flat {
+                Some(fields) => fields,
+                None => Fields::from_avro(&writer.schema, datum, shape.field_names)
+                    .map_err(undecodable)?,
+            };
             let name = writer.record.strip_prefix(shape.namespace);
             let name = name.and_then(|name| name.strip_prefix('.'));
             let body = Body { fields, json: false, metadata: BodyMetadata::new() };

@@ -141,15 +141,15 @@ pub fn fingerprint(text: &str) -> Result<String, String> {
 
 #[expect(clippy::expect_used, reason = "compiled in, and a test parses every one")]
 fn compile(source: &Source, all: &[&Source]) -> Compiled {
-    let (record, schema) = super::avro::parse(source.text).expect("a schema that parses");
-    assert_eq!(record, source.record, "the file's record");
+    let parsed = super::avro::parse(source.text).expect("a schema that parses");
+    assert_eq!(parsed.record, source.record, "the file's record");
     Compiled {
         source: *source,
         current: all
             .iter()
             .all(|other| other.record != source.record || other.version <= source.version),
         fingerprint: fingerprint(source.text).expect("a schema in JSON"),
-        schema,
+        schema: parsed.schema,
     }
 }
 

@@ -10,6 +10,8 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use smallvec::SmallVec;
 
+use super::flat::Flat;
+
 /// Up to so many fields are compared pairwise; beyond it a set is cheaper.
 const PAIRWISE_MAX: usize = 16;
 /// The most values in one command, however deep.
@@ -65,6 +67,14 @@ impl<'a> Fields<'a> {
     ) -> Result<Self, String> {
         let left = Cell::new(VALUES_MAX);
         super::avro::decode_seed(schema, datum, FieldsSeed(Reading { known, left: &left }))
+    }
+
+    /// Reads a record of plain fields; `None` if the general reader must look at it.
+    #[must_use]
+    pub fn from_flat(flat: &'a Flat, datum: &'a [u8]) -> Option<Self> {
+        let mut fields = Self::default();
+        flat.read(datum, |name, value| fields.0.push((name, value)))?;
+        Some(fields)
     }
 
     /// The field of that name, if it is there and holds something.
@@ -254,7 +264,7 @@ mod tests {
     fn what_takes_no_bytes_is_bounded_all_the_same() {
         let text = r#"{"type":"record","name":"R","fields":[{"name":"x","type":
             {"type":"array","items":{"type":"array","items":"null"}}}]}"#;
-        let (_, schema) = crate::codec::avro::parse(text).unwrap();
+        let schema = crate::codec::avro::parse(text).unwrap().schema;
         // A thousand lists of a thousand nulls each, in about four bytes a list.
         let mut datum = vec![0xd0, 0x0f];
         for _ in 0..1_000 {

@@ -15,6 +15,7 @@ pub mod compatibility;
 pub mod compiled;
 pub mod event;
 pub mod fields;
+pub mod flat;
 pub mod registry;
 pub mod result;
 pub mod schemas;

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use serde::de::{MapAccess, Visitor};
-use serde::ser::SerializeMap;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer};
 use serde_bytes::ByteArray;
 use uuid::Uuid;
 
+use super::flat::{boolean, long, put_bytes, put_long, text};
 use super::schemas::Schemas;
 use super::{avro, compiled};
 use crate::kernel::codec::CodecError;
@@ -28,26 +28,8 @@ pub const SOURCE: compiled::Source = compiled::Source {
 
 static CURRENT: LazyLock<Option<usize>> = LazyLock::new(|| compiled::current(RECORD));
 
-/// The record as it is written, field by field in the schema's order.
-#[derive(Serialize)]
-struct Written<'a> {
-    command_id: &'a str,
-    aggregate_id: &'a str,
-    outcome: Symbol,
-    code: Option<&'a str>,
-    message: Option<&'a str>,
-    retryable: bool,
-    details: WrittenDetails<'a>,
-    content_hash: &'a ByteArray<32>,
-    first_sequence: Option<i64>,
-    last_sequence: Option<i64>,
-    version: i64,
-    decided_at: i64,
-    duplicate: bool,
-    consistency_token: &'a str,
-}
-
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 struct Read {
     command_id: String,
     aggregate_id: String,
@@ -65,7 +47,8 @@ struct Read {
     consistency_token: String,
 }
 
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
+#[cfg_attr(test, derive(Debug, PartialEq, serde::Serialize))]
 #[serde(rename_all = "UPPERCASE")]
 enum Symbol {
     Accepted,
@@ -73,18 +56,8 @@ enum Symbol {
     Failed,
 }
 
-struct WrittenDetails<'a>(&'a [(String, String)]);
+#[cfg_attr(test, derive(Debug, PartialEq))]
 struct ReadDetails(Vec<(String, String)>);
-
-impl Serialize for WrittenDetails<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, text) in self.0 {
-            map.serialize_entry(name, text)?;
-        }
-        map.end()
-    }
-}
 
 impl<'de> Deserialize<'de> for ReadDetails {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -111,7 +84,7 @@ impl<'de> Deserialize<'de> for ReadDetails {
     }
 }
 
-/// Appends a result's wire form.
+/// Appends a result's wire form. There is one for every command, so it is written by hand.
 ///
 /// # Errors
 /// Its schema has no id yet, or a number is beyond Avro's.
@@ -121,36 +94,109 @@ pub fn encode(
     value: &mut Vec<u8>,
 ) -> Result<(), CodecError> {
     let unencodable = |reason: String| CodecError::Unencodable { what: RECORD, reason };
-    let own = CURRENT.and_then(|own| Some((own, schemas.own_id(own)?)));
-    let Some((own, id)) = own else {
+    let Some(id) = CURRENT.and_then(|own| schemas.own_id(own)) else {
         let reason = "its schema has no id yet: run `millrace schemas register`".to_owned();
         return Err(unencodable(reason));
     };
     let long = |number: u64| {
         i64::try_from(number).map_err(|_| unencodable(format!("{number} is no Avro long")))
     };
+    let first_sequence = result.first_sequence.map(long).transpose()?;
+    let last_sequence = result.last_sequence.map(long).transpose()?;
+    let version = long(result.version)?;
+    value.push(avro::MAGIC);
+    value.extend_from_slice(&id.to_be_bytes());
     let mut text = Uuid::encode_buffer();
-    let written = Written {
-        command_id: result.command_id.hyphenated().encode_lower(&mut text),
-        aggregate_id: &result.aggregate_id,
-        outcome: match result.outcome {
-            Outcome::Accepted => Symbol::Accepted,
-            Outcome::Rejected => Symbol::Rejected,
-            Outcome::Failed => Symbol::Failed,
-        },
-        code: result.code.as_deref(),
-        message: result.message.as_deref(),
-        retryable: result.retryable,
-        details: WrittenDetails(&result.details),
-        content_hash: &ByteArray::new(result.content_hash),
-        first_sequence: result.first_sequence.map(long).transpose()?,
-        last_sequence: result.last_sequence.map(long).transpose()?,
-        version: long(result.version)?,
-        decided_at: result.decided_at.0,
-        duplicate: result.duplicate,
-        consistency_token: &result.consistency_token,
+    put_bytes(value, result.command_id.hyphenated().encode_lower(&mut text).as_bytes());
+    put_bytes(value, result.aggregate_id.as_bytes());
+    let outcome = match result.outcome {
+        Outcome::Accepted => 0,
+        Outcome::Rejected => 1,
+        Outcome::Failed => 2,
     };
-    avro::encode(id, &compiled::all()[own].schema, &written, value).map_err(unencodable)
+    put_long(value, outcome);
+    put_optional_text(value, result.code.as_deref());
+    put_optional_text(value, result.message.as_deref());
+    value.push(u8::from(result.retryable));
+    if !result.details.is_empty() {
+        put_long(value, i64::try_from(result.details.len()).unwrap_or(i64::MAX));
+        for (name, text) in &result.details {
+            put_bytes(value, name.as_bytes());
+            put_bytes(value, text.as_bytes());
+        }
+    }
+    put_long(value, 0);
+    value.extend_from_slice(&result.content_hash);
+    put_optional_long(value, first_sequence);
+    put_optional_long(value, last_sequence);
+    put_long(value, version);
+    put_long(value, result.decided_at.0);
+    value.push(u8::from(result.duplicate));
+    put_bytes(value, result.consistency_token.as_bytes());
+    Ok(())
+}
+
+fn put_optional_text(value: &mut Vec<u8>, text: Option<&str>) {
+    put_long(value, i64::from(text.is_some()));
+    if let Some(text) = text {
+        put_bytes(value, text.as_bytes());
+    }
+}
+
+fn put_optional_long(value: &mut Vec<u8>, number: Option<i64>) {
+    put_long(value, i64::from(number.is_some()));
+    if let Some(number) = number {
+        put_long(value, number);
+    }
+}
+
+/// Reads a datum of the compiled-in schema; `None` if the general reader must look at it.
+fn read_own(datum: &[u8]) -> Option<Read> {
+    let rest = &mut &*datum;
+    let command_id = text(rest)?.to_owned();
+    let aggregate_id = text(rest)?.to_owned();
+    let outcome = match long(rest)? {
+        0 => Symbol::Accepted,
+        1 => Symbol::Rejected,
+        2 => Symbol::Failed,
+        _ => return None,
+    };
+    let code = optional(rest, text)?.map(str::to_owned);
+    let message = optional(rest, text)?.map(str::to_owned);
+    let retryable = boolean(rest)?;
+    if long(rest)? != 0 {
+        return None; // Details: refusals are few.
+    }
+    let (content_hash, after) = rest.split_first_chunk::<32>()?;
+    *rest = after;
+    let read = Read {
+        command_id,
+        aggregate_id,
+        outcome,
+        code,
+        message,
+        retryable,
+        details: ReadDetails(Vec::new()),
+        content_hash: ByteArray::new(*content_hash),
+        first_sequence: optional(rest, long)?,
+        last_sequence: optional(rest, long)?,
+        version: long(rest)?,
+        decided_at: long(rest)?,
+        duplicate: boolean(rest)?,
+        consistency_token: text(rest)?.to_owned(),
+    };
+    rest.is_empty().then_some(read)
+}
+
+fn optional<'a, T>(
+    rest: &mut &'a [u8],
+    read: impl FnOnce(&mut &'a [u8]) -> Option<T>,
+) -> Option<Option<T>> {
+    match long(rest)? {
+        0 => Some(None),
+        1 => read(rest).map(Some),
+        _ => None,
+    }
 }
 
 /// Reads a result.
@@ -166,7 +212,11 @@ pub fn decode(schemas: &Schemas, value: &[u8]) -> Result<CommandResult, CodecErr
     if writer.record != RECORD {
         return Err(corrupt(format!("it is a {}", writer.record)));
     }
-    let read: Read = avro::decode(&writer.schema, datum).map_err(corrupt)?;
+    let own = if writer.version == Some(SOURCE.version) { read_own(datum) } else { None };
+    let read = match own {
+        Some(read) => read,
+        None => avro::decode(&writer.schema, datum).map_err(corrupt)?,
+    };
     let count =
         |number: i64| u64::try_from(number).map_err(|_| corrupt(format!("{number} is below zero")));
     Ok(CommandResult {
@@ -194,7 +244,71 @@ pub fn decode(schemas: &Schemas, value: &[u8]) -> Result<CommandResult, CodecErr
 
 #[cfg(test)]
 mod tests {
+    use serde::ser::SerializeMap;
+    use serde::{Serialize, Serializer};
+
     use super::*;
+
+    /// The record as serde writes it by its schema.
+    #[derive(Serialize)]
+    struct Written<'a> {
+        command_id: &'a str,
+        aggregate_id: &'a str,
+        outcome: Symbol,
+        code: Option<&'a str>,
+        message: Option<&'a str>,
+        retryable: bool,
+        details: WrittenDetails<'a>,
+        content_hash: &'a ByteArray<32>,
+        first_sequence: Option<i64>,
+        last_sequence: Option<i64>,
+        version: i64,
+        decided_at: i64,
+        duplicate: bool,
+        consistency_token: &'a str,
+    }
+
+    struct WrittenDetails<'a>(&'a [(String, String)]);
+
+    impl Serialize for WrittenDetails<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut map = serializer.serialize_map(Some(self.0.len()))?;
+            for (name, text) in self.0 {
+                map.serialize_entry(name, text)?;
+            }
+            map.end()
+        }
+    }
+
+    /// By the schema, field by field.
+    fn encoded_by_schema(schemas: &Schemas, result: &CommandResult) -> Vec<u8> {
+        let own = CURRENT.unwrap();
+        let long = |number: u64| i64::try_from(number).unwrap();
+        let written = Written {
+            command_id: &result.command_id.to_string(),
+            aggregate_id: &result.aggregate_id,
+            outcome: match result.outcome {
+                Outcome::Accepted => Symbol::Accepted,
+                Outcome::Rejected => Symbol::Rejected,
+                Outcome::Failed => Symbol::Failed,
+            },
+            code: result.code.as_deref(),
+            message: result.message.as_deref(),
+            retryable: result.retryable,
+            details: WrittenDetails(&result.details),
+            content_hash: &ByteArray::new(result.content_hash),
+            first_sequence: result.first_sequence.map(long),
+            last_sequence: result.last_sequence.map(long),
+            version: long(result.version),
+            decided_at: result.decided_at.0,
+            duplicate: result.duplicate,
+            consistency_token: &result.consistency_token,
+        };
+        let mut value = Vec::new();
+        let schema = &compiled::all()[own].schema;
+        avro::encode(schemas.own_id(own).unwrap(), schema, &written, &mut value).unwrap();
+        value
+    }
 
     fn result() -> CommandResult {
         CommandResult {
@@ -236,7 +350,13 @@ mod tests {
         for result in [result(), accepted, failed] {
             let mut value = b"before".to_vec();
             encode(&schemas, &result, &mut value).unwrap();
-            assert_eq!(decode(&schemas, &value[6..]), Ok(result));
+            assert_eq!(value[6..], encoded_by_schema(&schemas, &result));
+            assert_eq!(decode(&schemas, &value[6..]), Ok(result.clone()));
+            if result.details.is_empty() {
+                let general = avro::decode(&compiled::all()[CURRENT.unwrap()].schema, &value[11..]);
+                let general: Read = general.unwrap();
+                assert_eq!(read_own(&value[11..]), Some(general));
+            }
         }
     }
 

@@ -3,12 +3,14 @@
 //! Reading is cheap (no lock). Whoever drives a loop fills it: from `millrace.schemas` at the
 //! start, from the registry when an id turns up that nobody here has seen.
 
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use hashbrown::HashMap;
 use serde_avro_fast::Schema;
 
+use super::flat::Flat;
 use super::{avro, compiled};
 use crate::kernel::codec::CodecError;
 
@@ -16,17 +18,18 @@ use crate::kernel::codec::CodecError;
 const MISSING_MAX: usize = 1_000;
 
 /// All schemas that are known, by the registry's ids.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Schemas {
     table: ArcSwap<Table>,
+    /// The id of each compiled-in schema, in their order. Once set, it stays.
+    own: Vec<OnceLock<u32>>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Table {
-    by_id: HashMap<u32, Arc<Writer>>,
+    by_id: HashMap<u32, usize>,
+    writers: Vec<Arc<Writer>>,
     missing: Vec<u32>,
-    /// The id of each compiled-in schema, in their order.
-    own: Vec<Option<u32>>,
 }
 
 /// A schema that messages were written with.
@@ -39,17 +42,42 @@ pub struct Writer {
     pub version: Option<u16>,
     /// For reading.
     pub schema: Schema,
+    /// For reading its fields faster, if they are all plain.
+    pub flat: Option<Flat>,
+}
+
+/// A known schema, for as long as it is looked at. Counting references to the schema itself, which
+/// all threads share, would cost more than reading a command does.
+#[derive(Debug)]
+pub struct Known {
+    table: Guard<Arc<Table>>,
+    place: usize,
+}
+
+impl Deref for Known {
+    type Target = Writer;
+
+    fn deref(&self) -> &Writer {
+        &self.table.writers[self.place]
+    }
 }
 
 /// What is known about an id.
 #[derive(Debug)]
 pub enum Lookup {
     /// The schema.
-    Known(Arc<Writer>),
+    Known(Known),
     /// The registry says that there is none.
     Missing,
     /// Nobody has asked yet.
     Unknown,
+}
+
+impl Default for Schemas {
+    fn default() -> Self {
+        let own = compiled::all().iter().map(|_| OnceLock::new()).collect();
+        Self { table: ArcSwap::default(), own }
+    }
 }
 
 impl Schemas {
@@ -58,7 +86,7 @@ impl Schemas {
     pub fn lookup(&self, id: u32) -> Lookup {
         let table = self.table.load();
         match table.by_id.get(&id) {
-            Some(writer) => Lookup::Known(Arc::clone(writer)),
+            Some(place) => Lookup::Known(Known { place: *place, table }),
             None if table.missing.contains(&id) => Lookup::Missing,
             None => Lookup::Unknown,
         }
@@ -69,7 +97,7 @@ impl Schemas {
     /// # Errors
     /// [`CodecError::UnknownSchema`], also if the registry has denied it: what is on our own log
     /// must have a schema, so the registry is asked again.
-    pub fn writer(&self, id: u32) -> Result<Arc<Writer>, CodecError> {
+    pub fn writer(&self, id: u32) -> Result<Known, CodecError> {
         match self.lookup(id) {
             Lookup::Known(writer) => Ok(writer),
             Lookup::Missing | Lookup::Unknown => Err(CodecError::UnknownSchema(id)),
@@ -87,23 +115,29 @@ impl Schemas {
         };
         let fingerprint = compiled::fingerprint(text).map_err(corrupt)?;
         let own = compiled::all().iter().position(|compiled| compiled.fingerprint == fingerprint);
-        let (record, schema) = avro::parse(text).map_err(corrupt)?;
+        let avro::Parsed { record, schema, flat } = avro::parse(text).map_err(corrupt)?;
         let writer = Arc::new(Writer {
             record,
             version: own.map(|place| compiled::all()[place].source.version),
             schema,
+            flat,
         });
         self.table.rcu(|table| {
             let mut table = Table::clone(table);
-            table.by_id.insert(id, Arc::clone(&writer));
-            table.missing.retain(|missing| *missing != id);
-            table.own.resize(compiled::all().len(), None);
-            if let Some(place) = own {
-                // One schema under several subjects may have several ids: any will do.
-                table.own[place].get_or_insert(id);
+            match table.by_id.get(&id) {
+                Some(place) => table.writers[*place] = Arc::clone(&writer),
+                None => {
+                    table.by_id.insert(id, table.writers.len());
+                    table.writers.push(Arc::clone(&writer));
+                }
             }
+            table.missing.retain(|missing| *missing != id);
             table
         });
+        if let Some(place) = own {
+            // One schema under several subjects may have several ids: any will do.
+            self.own[place].get_or_init(|| id);
+        }
         Ok(())
     }
 
@@ -139,7 +173,7 @@ impl Schemas {
     /// The id of the compiled-in schema at that place of [`compiled::all`], once it is known.
     #[must_use]
     pub fn own_id(&self, place: usize) -> Option<u32> {
-        self.table.load().own.get(place).copied().flatten()
+        self.own.get(place)?.get().copied()
     }
 
     /// The compiled-in schemas whose ids are still to be found out.

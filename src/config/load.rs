@@ -61,6 +61,8 @@ impl Config {
             apply_toml(&mut config, &read(&path)?, &path)?;
         }
         apply_variables(&mut config, variables, "the environment")?;
+        // Whoever looks at a group finds the owner of a partition by it.
+        config.kafka.instance = format!("millrace-{}@{}", std::process::id(), config.http.addr);
         Ok(config)
     }
 }

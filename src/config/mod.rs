@@ -127,6 +127,8 @@ pub struct Kafka {
     pub tls_certificate: Option<String>,
     /// A file with the client's private key.
     pub tls_key: Option<String>,
+    /// What this process calls itself at the brokers; made of its id and its HTTP address.
+    pub instance: String,
 }
 
 impl Default for Kafka {
@@ -140,6 +142,7 @@ impl Default for Kafka {
             tls_ca: None,
             tls_certificate: None,
             tls_key: None,
+            instance: "millrace".to_owned(),
         }
     }
 }

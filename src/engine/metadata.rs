@@ -98,6 +98,21 @@ impl<'r> Metadata<'r> {
         }
     }
 
+    /// About how many bytes it adds to an event's headers.
+    #[must_use]
+    pub fn byte_count(&self) -> usize {
+        let texts = [
+            self.time_text,
+            self.correlation_id,
+            self.causation_id,
+            self.actor,
+            self.ip_address,
+            self.traceparent,
+        ];
+        let free = self.free.iter().map(|(name, value)| name.len() + value.len() + 8);
+        texts.iter().flatten().map(|text| text.len() + 24).sum::<usize>() + free.sum::<usize>()
+    }
+
     fn has(&self, name: &str) -> bool {
         match name {
             "ce_id" => self.command_id.is_some(),

@@ -1,12 +1,10 @@
 //! What a turn writes: verdict -> event, result and dead-letter records with their headers.
 
-use std::fmt::Write as _;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest;
 use uuid::Uuid;
-use uuid::fmt::Hyphenated;
+use uuid::fmt::{Hyphenated, Simple};
 
 use super::dedup::CommandKey;
 use super::metadata::{Metadata, derived_id};
@@ -31,6 +29,13 @@ pub const INTERNAL_ERROR: &str = "InternalError";
 const TEXT_CHARS_MAX: usize = 500;
 /// The most bytes of a dead letter: what its topic takes.
 const DEAD_LETTER_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What an event's own headers take, but for texts of any length.
+const EVENT_HEADER_BYTES: usize = 400;
+/// What a result takes, but for texts of any length.
+const RESULT_BYTES: usize = 128;
+/// The most digits of a number.
+const DIGITS_MAX: usize = 20;
 
 /// The form of a consistency token.
 const TOKEN_FORM: &str = "1";
@@ -108,7 +113,10 @@ pub(super) fn event_record(
     value: Vec<u8>,
 ) -> Outgoing {
     let EventPlace { sequence, at } = place;
-    let mut headers = Headers::with_capacity(640);
+    // As much as is needed: what a turn holds until it is written should fit a processor's cache.
+    let texts = event_type.full_name.len() + settings.events_topic.len();
+    let room = EVENT_HEADER_BYTES + texts + request.aggregate_id.len();
+    let mut headers = Headers::with_capacity(room + request.metadata.byte_count());
     let event_id = request.stream.event_id(sequence);
     headers.push("ce_specversion", "1.0");
     headers.push("ce_id", uuid_text(event_id, &mut [0; Hyphenated::LENGTH]));
@@ -116,8 +124,9 @@ pub(super) fn event_record(
     headers.push("ce_source", &settings.events_topic);
     headers.push("ce_subject", request.aggregate_id);
     headers.push("ce_time", at);
-    headers.push("sequence", sequence.to_string());
-    headers.push("schema_version", event_type.schema_version.to_string());
+    headers.push("sequence", decimal(sequence, &mut [0; DIGITS_MAX]));
+    let schema_version = u64::from(event_type.schema_version);
+    headers.push("schema_version", decimal(schema_version, &mut [0; DIGITS_MAX]));
     push_cause(&mut headers, request);
     let key = Some(event_key(request.aggregate_id, sequence));
     Outgoing { kind: Kind::Events, key, value: Some(value), headers }
@@ -129,9 +138,10 @@ pub(super) fn result_record<D: Decider>(
     request: &Request<'_>,
     result: &CommandResult,
 ) -> Result<Outgoing, CodecError> {
-    let mut value = Vec::with_capacity(256);
+    let texts = result.aggregate_id.len() + result.consistency_token.len();
+    let mut value = Vec::with_capacity(RESULT_BYTES + texts);
     codec.encode_result(result, &mut value)?;
-    let mut headers = Headers::with_capacity(128);
+    let mut headers = Headers::default();
     push_optional(&mut headers, "reply_to", request.metadata.reply_to);
     push_optional(&mut headers, "correlation_id", request.metadata.correlation_id);
     push_optional(&mut headers, "traceparent", request.metadata.traceparent);
@@ -212,13 +222,35 @@ fn shortened(mut text: String) -> String {
 
 /// Names what a reader must have seen: topic id, partition, sequence, stream.
 fn token(settings: &Settings, aggregate_id: &str, version: u64) -> String {
-    let topic_id = settings.events_topic_id.simple();
-    let partition = settings.partition;
     let mut token = String::with_capacity(64 + aggregate_id.len() * 2);
-    // Writing to a String cannot fail.
-    let _ = write!(token, "{TOKEN_FORM}.{topic_id}.{partition}.{version}.");
+    token.push_str(TOKEN_FORM);
+    token.push('.');
+    token.push_str(settings.events_topic_id.simple().encode_lower(&mut [0; Simple::LENGTH]));
+    token.push('.');
+    // Never below zero.
+    let partition = u64::from(settings.partition.unsigned_abs());
+    token.push_str(decimal(partition, &mut [0; DIGITS_MAX]));
+    token.push('.');
+    token.push_str(decimal(version, &mut [0; DIGITS_MAX]));
+    token.push('.');
     URL_SAFE_NO_PAD.encode_string(aggregate_id, &mut token);
     token
+}
+
+/// A number as text; there are several for every command, so nothing is allocated.
+fn decimal(number: u64, buffer: &mut [u8; DIGITS_MAX]) -> &str {
+    let mut rest = number;
+    let mut start = buffer.len();
+    loop {
+        start -= 1;
+        // A remainder by ten is a digit.
+        buffer[start] = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    std::str::from_utf8(&buffer[start..]).unwrap_or_default()
 }
 
 /// The command's bytes as they came, with what was wrong.
@@ -354,6 +386,13 @@ pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_written_as_they_are() {
+        for number in [0, 7, 10, 90_210, u64::MAX] {
+            assert_eq!(decimal(number, &mut [0; DIGITS_MAX]), number.to_string());
+        }
+    }
 
     #[test]
     fn what_quotes_a_client_is_cut_once() {

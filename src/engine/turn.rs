@@ -402,7 +402,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         }
         let first = self.records.len();
         for (sequence, event) in (stream.version + 1..).zip(events) {
-            let mut value = Vec::with_capacity(160);
+            let mut value = Vec::with_capacity(96);
             let event_type = match self.codec.encode_event(event, &mut value) {
                 Ok(event_type) => event_type,
                 Err(error) => {

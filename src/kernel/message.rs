@@ -24,22 +24,32 @@ impl Headers {
     }
 
     /// Adds a header behind the others; the same name may stand several times.
+    #[inline]
     pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
         self.push_optional(name, Some(value.as_ref()));
     }
 
     /// Adds a header that may be null.
+    #[inline]
     pub fn push_optional(&mut self, name: &str, value: Option<&[u8]>) {
         // Kafka's own limit on a record is far below 4 GiB.
         let length = |bytes: usize| u32::try_from(bytes).unwrap_or(NULL);
         let value_length = value.map_or(NULL, |value| length(value.len()));
         let value = value.unwrap_or_default();
+        let mut head = [0; HEAD_BYTES];
+        head[..4].copy_from_slice(&length(name.len()).to_ne_bytes());
+        head[4..].copy_from_slice(&value_length.to_ne_bytes());
         self.buffer.reserve(HEAD_BYTES + name.len() + value.len());
-        self.buffer.extend_from_slice(&length(name.len()).to_ne_bytes());
-        self.buffer.extend_from_slice(&value_length.to_ne_bytes());
+        self.buffer.extend_from_slice(&head);
         self.buffer.extend_from_slice(name.as_bytes());
         self.buffer.extend_from_slice(value);
         self.count += 1;
+    }
+
+    /// Takes all headers away and keeps their room.
+    pub fn clear(&mut self) {
+        self.buffer.clear();
+        self.count = 0;
     }
 
     /// Every header with its value, in order.

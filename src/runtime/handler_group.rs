@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use super::lane::{FromLane, Lane, Membership, SchemaLookUp, Shared, ToLane};
 use super::lane_status::{LaneState, LaneStatus};
 use super::plan::{AggregatePlan, Plan};
+use super::progress::Progress;
 use crate::config::Config;
 use crate::engine::protocol::{Counts, Handler, Settings};
 use crate::engine::shelf::Shelf;
@@ -259,12 +260,16 @@ impl Poller {
 
     /// Polls until it is to stop, or the client broke for good.
     fn poll(&self, mut session: Session) {
+        // Kept, since most records come from the topic that the one before came from.
+        let mut place = Place::default();
         while !self.stop.load(Ordering::Acquire) {
             self.start_lanes(&session);
             session.start_reading(&self.lanes);
             session.resume_paused(&self.lanes);
             let polled = session.member.poll(POLL, |topic, partition, record| {
-                session.hand_over(&self.lanes, &(topic.to_owned(), partition), record, &self.stop);
+                topic.clone_into(&mut place.0);
+                place.1 = partition;
+                session.hand_over(&self.lanes, &place, record, &self.stop);
             });
             if let Err(error) = polled {
                 tracing::warn!(group = %self.plan.group, %error, "consumer error");
@@ -326,6 +331,8 @@ fn start_lane(
         partition,
         state: LaneState::Fencing,
         counts: Counts::default(),
+        restored_percent: 0,
+        ready_after: None,
         last_error: None,
     }));
     let stop = Arc::new(AtomicBool::new(false));
@@ -342,6 +349,8 @@ fn start_lane(
         queued_bytes: Arc::clone(&queued_bytes),
         stop: Arc::clone(&stop),
         status: Arc::clone(&status),
+        progress: Progress::default(),
+        started: Instant::now(),
         producer: None,
         crossing: None,
         aborts: 0,

@@ -7,12 +7,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::lane_status::{LaneState, LaneStatus};
 use super::plan::TopicNames;
+use super::progress::Progress;
 use crate::clock;
 use crate::config;
 use crate::engine::protocol::{
@@ -80,6 +81,9 @@ pub(super) struct Lane {
     pub(super) queued_bytes: Arc<AtomicUsize>,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) status: Arc<Mutex<LaneStatus>>,
+    pub(super) progress: Progress,
+    /// When the partition was assigned, or began to be restored anew.
+    pub(super) started: Instant,
     pub(super) producer: Option<TransactionalProducer>,
     pub(super) crossing: Option<CrossingProducer>,
     /// Transactions aborted since the last one that was committed.
@@ -200,6 +204,9 @@ impl Lane {
     }
 
     fn fence(&mut self) -> Result<Input, Stopping> {
+        if self.status().ready_after.is_some() {
+            self.started = Instant::now();
+        }
         self.set_state(LaneState::Fencing);
         self.producer = None;
         loop {
@@ -253,9 +260,15 @@ impl Lane {
         let readers = Arc::clone(&self.shared.readers);
         let topic = self.topics.of(kind).to_owned();
         let partition = self.partition;
+        if kind == Kind::Snapshots {
+            self.look_at_ends();
+        }
         loop {
             let mut ended = None;
             let outcome = readers.read_to_end(&topic, partition, start, |records| {
+                if let Some(last) = records.last() {
+                    self.status().restored_percent = self.progress.percent(kind, last.offset);
+                }
                 let mut action = self.step(Input::Restored(records));
                 while let Action::LookUpSchema(id) = action {
                     match self.look_up(id) {
@@ -273,6 +286,19 @@ impl Lane {
                 (None, Ok(true)) => return Ok(self.step(Input::RestoreEnd)),
                 (None, Ok(false)) => return Err(Stopping),
                 (None, Err(error)) => self.waiting("cannot restore", &chain(&error))?,
+            }
+        }
+    }
+
+    /// Finds out how much there is to read, so that people can be told how long it takes.
+    fn look_at_ends(&mut self) {
+        self.progress = Progress::default();
+        self.status().restored_percent = 0;
+        for kind in [Kind::Snapshots, Kind::Events, Kind::Results] {
+            let topic = self.topics.of(kind);
+            // Where nobody can say, the others are all that is told of.
+            if let Ok(Some((begin, end))) = self.shared.readers.ends(topic, self.partition) {
+                self.progress.add(kind, begin, end);
             }
         }
     }
@@ -295,9 +321,17 @@ impl Lane {
             }
         }
         let counts = self.handler.counts();
+        let after = self.started.elapsed();
         tracing::info!(topic = %self.topics.commands, partition = self.partition, next_offset,
-            streams = counts.streams, events = counts.restored_events, "partition ready");
-        self.set_state(LaneState::Running);
+            streams = counts.streams, snapshots = counts.restored_snapshots,
+            events = counts.restored_events, timers = counts.restored_timers,
+            results = counts.restored_results, answers = counts.answers,
+            ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX), "partition ready");
+        let mut status = self.status();
+        status.state = LaneState::Running;
+        status.restored_percent = 100;
+        status.ready_after = Some(after);
+        drop(status);
         Ok(Input::Started)
     }
 
@@ -308,9 +342,7 @@ impl Lane {
     /// Takes what has arrived; waits only if nothing has, and not longer than until that moment.
     fn receive(&mut self, until: Option<Timestamp>) -> Result<Input, Stopping> {
         let mut records = Vec::new();
-        if self.status().state == LaneState::Waiting {
-            self.set_state(LaneState::Running);
-        }
+        self.set_state(LaneState::Running);
         loop {
             if self.is_stopping() {
                 return Err(Stopping);

@@ -1,5 +1,7 @@
 //! How a partition of a handler fares: written by its lane, read by whoever asks.
 
+use std::time::Duration;
+
 use crate::engine::protocol::Counts;
 
 /// How a partition fares.
@@ -13,6 +15,10 @@ pub struct LaneStatus {
     pub state: LaneState,
     /// What it has done.
     pub counts: Counts,
+    /// How much of its state it has read back, in per cent.
+    pub restored_percent: u8,
+    /// How long it took from the assignment until its first command could be handled.
+    pub ready_after: Option<Duration>,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
 }
@@ -30,6 +36,19 @@ pub enum LaneState {
     Waiting,
     /// Stopped for good: somebody must act.
     Stopped,
+}
+
+impl LaneStatus {
+    /// What it is doing, in words.
+    #[must_use]
+    pub fn state_text(&self) -> String {
+        match self.state {
+            LaneState::Restoring => format!("restoring {} %", self.restored_percent),
+            LaneState::Fencing | LaneState::Running | LaneState::Waiting | LaneState::Stopped => {
+                self.state.as_str().to_owned()
+            }
+        }
+    }
 }
 
 impl LaneState {

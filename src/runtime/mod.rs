@@ -4,6 +4,7 @@ pub mod handler_group;
 pub mod lane;
 pub mod lane_status;
 mod plan;
+mod progress;
 pub mod projection;
 pub mod reactor_group;
 pub mod schemas;

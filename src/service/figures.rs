@@ -24,7 +24,11 @@ pub(super) struct HandlerFigures {
     events: Family<Partition, Gauge>,
     transactions: Family<Partition, Gauge>,
     streams: Family<Partition, Gauge>,
+    streams_in_memory: Family<Partition, Gauge>,
     answers: Family<Partition, Gauge>,
+    answers_in_memory: Family<Partition, Gauge>,
+    restored_percent: Family<Partition, Gauge>,
+    ready_after_ms: Family<Partition, Gauge>,
     next_offset: Family<Partition, Gauge>,
     is_running: Family<Partition, Gauge>,
 }
@@ -40,8 +44,15 @@ impl HandlerFigures {
             commands: family("commands", "Commands decided since the partition was taken over"),
             events: family("events", "Events written since the partition was taken over"),
             transactions: family("transactions", "Transactions since the partition was taken over"),
-            streams: family("streams", "Streams in memory"),
+            streams: family("streams", "Streams that there are"),
+            streams_in_memory: family("streams_in_memory", "Streams in memory"),
             answers: family("answers", "Command ids remembered"),
+            answers_in_memory: family("answers_in_memory", "Command ids remembered in memory"),
+            restored_percent: family("restored_percent", "How much of the state is read back"),
+            ready_after_ms: family(
+                "ready_after_ms",
+                "From the assignment until commands could be handled, in ms",
+            ),
             next_offset: family("next_offset", "The next command to read"),
             is_running: family("running", "1 if the partition's commands are being handled"),
         }
@@ -50,12 +61,18 @@ impl HandlerFigures {
     pub(super) fn show(&self, lanes: &[LaneStatus]) {
         for lane in lanes {
             let label = Partition { topic: lane.topic.clone(), partition: lane.partition };
+            let ready_after_ms = lane.ready_after.unwrap_or_default().as_millis();
+            let ready_after_ms = u64::try_from(ready_after_ms).unwrap_or(u64::MAX);
             let figures = [
                 (&self.commands, lane.counts.commands),
                 (&self.events, lane.counts.events),
                 (&self.transactions, lane.counts.transactions),
                 (&self.streams, lane.counts.streams),
+                (&self.streams_in_memory, lane.counts.streams_in_memory),
                 (&self.answers, lane.counts.answers),
+                (&self.answers_in_memory, lane.counts.answers_in_memory),
+                (&self.restored_percent, u64::from(lane.restored_percent)),
+                (&self.ready_after_ms, ready_after_ms),
                 (&self.next_offset, lane.counts.next_offset.unsigned_abs()),
                 (&self.is_running, u64::from(lane.state == LaneState::Running)),
             ];

@@ -1,6 +1,7 @@
 //! Everything that one process runs: started together, watched, stopped together.
 
 mod figures;
+mod rates;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,8 +12,9 @@ use prometheus_client::registry::Registry;
 use crate::codec::schemas::{Lookup, Schemas};
 use crate::config::Config;
 use crate::engine::projector;
+use crate::engine::protocol::Counts;
 use crate::http::Health;
-use crate::http::health::Readiness;
+use crate::http::health::{Partition, Readiness};
 use crate::log::kafka;
 use crate::log::kafka::group::Place;
 use crate::read_model::store;
@@ -23,6 +25,7 @@ use crate::runtime::projection::{self, Projection};
 use crate::runtime::reactor_group::{self, ReactorGroup};
 use crate::{runtime, topics, topology};
 use figures::{HandlerFigures, ProjectionFigures, ReactorFigures};
+use rates::Rates;
 
 /// The longest that a service waits for its components when it is dropped unfinished.
 const DROP_MAX: Duration = Duration::from_secs(3);
@@ -85,6 +88,8 @@ pub struct Service {
     handler_figures: HandlerFigures,
     reactor_figures: ReactorFigures,
     projection_figures: ProjectionFigures,
+    rates: Rates,
+    has_told: bool,
 }
 
 impl Service {
@@ -108,6 +113,8 @@ impl Service {
             handler_figures: HandlerFigures::register(metrics),
             reactor_figures: ReactorFigures::register(metrics),
             projection_figures: ProjectionFigures::register(metrics),
+            rates: Rates::default(),
+            has_told: false,
         };
         if wanted.handler {
             service.start_handlers(config, &schemas)?;
@@ -145,7 +152,9 @@ impl Service {
     }
 
     /// Tells how every component is.
-    pub fn report(&self, health: &Health) {
+    pub fn report(&mut self, health: &Health) {
+        let now = Instant::now();
+        let mut all = Vec::new();
         for (domain, group) in &self.handlers {
             let lanes = group.status();
             let (readiness, detail) = if group.is_stopped() {
@@ -153,9 +162,20 @@ impl Service {
             } else {
                 summary(&lanes, group.has_joined())
             };
-            health.set(&format!("handler.{domain}"), readiness, &detail);
+            let name = format!("handler.{domain}");
+            health.set(&name, readiness, &detail);
             self.handler_figures.show(&lanes);
+            all.extend(lanes.into_iter().map(|lane| (name.clone(), lane)));
         }
+        let lanes: Vec<_> = all.iter().map(|(_, lane)| lane.clone()).collect();
+        self.rates.look(&lanes, now);
+        for (domain, _) in &self.handlers {
+            let name = format!("handler.{domain}");
+            let own = all.iter().filter(|(found, _)| *found == name);
+            let partitions = own.map(|(_, lane)| partition(lane, &self.rates)).collect();
+            health.set_partitions(&name, partitions);
+        }
+        self.tell_when_restored(&lanes);
         for group in &self.reactors {
             let partitions = group.status();
             let (readiness, detail) = if group.is_stopped() {
@@ -172,6 +192,29 @@ impl Service {
             health.set(&status.name, readiness, &detail);
             self.projection_figures.show(&status);
         }
+    }
+
+    /// Says once how long it took until all partitions were ready, and what was read for it.
+    fn tell_when_restored(&mut self, lanes: &[LaneStatus]) {
+        let is_ready = !lanes.is_empty() && lanes.iter().all(|lane| lane.ready_after.is_some());
+        if self.has_told || !is_ready {
+            return;
+        }
+        self.has_told = true;
+        let sum = |count: fn(&Counts) -> u64| -> u64 {
+            lanes.iter().map(|lane| count(&lane.counts)).sum()
+        };
+        let longest = lanes.iter().filter_map(|lane| lane.ready_after).max().unwrap_or_default();
+        tracing::info!(
+            partitions = lanes.len(),
+            ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX),
+            streams = sum(|counts| counts.streams),
+            snapshots = sum(|counts| counts.restored_snapshots),
+            events = sum(|counts| counts.restored_events),
+            timers = sum(|counts| counts.restored_timers),
+            results = sum(|counts| counts.restored_results),
+            "handlers ready"
+        );
     }
 
     /// Asks every component to finish what it has in hand.
@@ -248,6 +291,16 @@ fn look_up_or_wait(config: &Config, schemas: &Arc<Schemas>) -> SchemaLookUp {
     })
 }
 
+fn partition(lane: &LaneStatus, rates: &Rates) -> Partition {
+    Partition {
+        topic: lane.topic.clone(),
+        partition: lane.partition,
+        state: lane.state_text(),
+        transactions_per_second: rates.per_second(lane),
+        last_error: lane.last_error.clone(),
+    }
+}
+
 /// The handlers of a domain in one word and one line.
 fn summary(lanes: &[LaneStatus], has_joined: bool) -> (Readiness, String) {
     let count = |state: LaneState| lanes.iter().filter(|lane| lane.state == state).count();
@@ -266,7 +319,10 @@ fn summary(lanes: &[LaneStatus], has_joined: bool) -> (Readiness, String) {
         );
     }
     let running = count(LaneState::Running);
-    let detail = format!("{running} of {} partitions running", lanes.len());
+    let restoring = lanes.iter().filter(|lane| lane.state == LaneState::Restoring);
+    let restored = restoring.map(|lane| lane.restored_percent).min();
+    let detail = restored.map_or_else(String::new, |percent| format!(", restoring {percent} %"));
+    let detail = format!("{running} of {} partitions running{detail}", lanes.len());
     let ready = has_joined && running == lanes.len();
     (if ready { Readiness::Ready } else { Readiness::Starting }, detail)
 }

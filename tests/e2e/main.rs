@@ -23,3 +23,4 @@ mod kills;
 mod process_manager;
 mod replay;
 mod restart;
+mod state;

@@ -22,7 +22,7 @@ pub fn base(kafka: &config::Kafka) -> ClientConfig {
     let mut client = ClientConfig::new();
     client
         .set("bootstrap.servers", &kafka.brokers)
-        .set("client.id", "millrace")
+        .set("client.id", &kafka.instance)
         // A broker that restarts is looked for again soon, not after ten seconds.
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "1000")

@@ -1,18 +1,25 @@
-//! What rdkafka does not show: topic ids, a group member's generation, foreign commit metadata.
+//! What rdkafka does not show: topic ids, a group member's generation, foreign commit metadata,
+//! and a way to send that looks nothing up.
 //!
 //! The only unsafe code of the project: calls into librdkafka by its documented C interface.
 #![expect(unsafe_code, reason = "rdkafka has no safe call for these; see the module's docs")]
 
 use std::ffi::{CStr, CString};
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::{Client, ClientContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedHeaders;
+use rdkafka::util::IntoOpaque;
 use rdkafka_sys as sys;
+use sys::rd_kafka_vtype_t as Type;
+use sys::rd_kafka_vu_s__bindgen_ty_1 as Part;
 use uuid::Uuid;
 
 use super::Error;
+use crate::kernel::message::{Headers, Outgoing};
 
 /// One entry of a list of committed offsets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +127,105 @@ pub fn flush<C: ClientContext>(client: &Client<C>, timeout: Duration) -> bool {
     // SAFETY: the handle lives as long as its client.
     let code = unsafe { sys::rd_kafka_flush(client.native_ptr(), millis) };
     code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
+/// A producer's way to one topic. rdkafka looks the topic up by its name for every record.
+pub struct Outlet<'c> {
+    client: *mut sys::rd_kafka_t,
+    topic: *mut sys::rd_kafka_topic_t,
+    _producer: PhantomData<&'c ()>,
+}
+
+impl<'c> Outlet<'c> {
+    /// Finds a topic, once.
+    ///
+    /// # Errors
+    /// No topic has such a name.
+    pub fn open<C: ClientContext>(client: &'c Client<C>, topic: &str) -> Result<Self, KafkaError> {
+        let name = CString::new(topic)?;
+        let client = client.native_ptr();
+        // SAFETY: the handle lives as long as its client, which outlives `'c`; a null configuration
+        // stands for the default one. What comes back is ours until it is destroyed.
+        let topic = unsafe { sys::rd_kafka_topic_new(client, name.as_ptr(), std::ptr::null_mut()) };
+        if topic.is_null() {
+            return Err(KafkaError::MessageProduction(RDKafkaErrorCode::UnknownTopic));
+        }
+        Ok(Self { client, topic, _producer: PhantomData })
+    }
+
+    /// Hands a record over; librdkafka copies it. Its delivery, if it is told of, carries `mark`.
+    ///
+    /// # Errors
+    /// It is not taken; after `QueueFull` it may be handed over again.
+    pub fn send(
+        &self,
+        partition: i32,
+        record: &Outgoing,
+        mark: usize,
+    ) -> Result<(), RDKafkaErrorCode> {
+        let headers = copy_headers(&record.headers);
+        let value = |vtype, u| sys::rd_kafka_vu_t { vtype, u };
+        let memory = |bytes: Option<&[u8]>| Part {
+            mem: sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 {
+                ptr: bytes.map_or(std::ptr::null_mut(), |bytes| bytes.as_ptr().cast_mut().cast()),
+                size: bytes.map_or(0, <[u8]>::len),
+            },
+        };
+        let parts = [
+            value(Type::RD_KAFKA_VTYPE_RKT, Part { rkt: self.topic }),
+            value(Type::RD_KAFKA_VTYPE_PARTITION, Part { i32_: partition }),
+            value(Type::RD_KAFKA_VTYPE_MSGFLAGS, Part { i: sys::RD_KAFKA_MSG_F_COPY }),
+            value(Type::RD_KAFKA_VTYPE_KEY, memory(record.key.as_deref())),
+            value(Type::RD_KAFKA_VTYPE_VALUE, memory(record.value.as_deref())),
+            value(Type::RD_KAFKA_VTYPE_OPAQUE, Part { ptr: mark.into_ptr() }),
+            value(Type::RD_KAFKA_VTYPE_HEADERS, Part { headers }),
+        ];
+        // SAFETY: client and topic are alive; key and value are copied before the call returns;
+        // the headers are librdkafka's if it took the record, else still ours.
+        unsafe {
+            let error = sys::rd_kafka_produceva(self.client, parts.as_ptr(), parts.len());
+            if error.is_null() {
+                return Ok(());
+            }
+            let code = sys::rd_kafka_error_code(error);
+            sys::rd_kafka_error_destroy(error);
+            if !headers.is_null() {
+                sys::rd_kafka_headers_destroy(headers);
+            }
+            Err(code.into())
+        }
+    }
+}
+
+impl Drop for Outlet<'_> {
+    fn drop(&mut self) {
+        // SAFETY: made in `open`, and destroyed here alone, before its client.
+        unsafe { sys::rd_kafka_topic_destroy(self.topic) };
+    }
+}
+
+/// Headers in librdkafka's own form; null if there are none.
+fn copy_headers(headers: &Headers) -> *mut sys::rd_kafka_headers_t {
+    if headers.is_empty() {
+        return std::ptr::null_mut();
+    }
+    let length = |bytes: &[u8]| isize::try_from(bytes.len()).unwrap_or(isize::MAX);
+    // SAFETY: names and values are copied before each call returns; no slice is longer than
+    // `isize::MAX`. An empty value that is there must not be a null pointer, and is none.
+    unsafe {
+        let list = sys::rd_kafka_headers_new(headers.len());
+        for (name, value) in headers.iter() {
+            let value_start = value.map_or(std::ptr::null(), <[u8]>::as_ptr);
+            sys::rd_kafka_header_add(
+                list,
+                name.as_ptr().cast(),
+                length(name.as_bytes()),
+                value_start.cast(),
+                value.map_or(0, length),
+            );
+        }
+        list
+    }
 }
 
 /// The ids of topics, in the order asked for; `None` for a topic that does not exist.

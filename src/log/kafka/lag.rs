@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde::Serialize;
 
 use super::client::{self, Quiet};
+use super::members::{Owned, Owner, owned_by};
 use super::partition_reader::{Next, PartitionReader, Start};
 use super::{CALL_TIMEOUT, Error, ffi};
 use crate::config;
@@ -47,6 +48,8 @@ pub struct Partition {
     pub topic: String,
     /// The partition.
     pub partition: i32,
+    /// Who owns it, while the group is at rest.
+    pub owner: Option<Owner>,
     /// The offset that it has committed; `None` if it never has.
     pub committed: Option<i64>,
     /// The offset behind the last committed record.
@@ -94,7 +97,7 @@ impl Observer {
             }
         };
         let witness = &self.witnesses[place].1;
-        let (state, members) = state_of(witness, group)?;
+        let (state, members, owned) = state_of(witness, group)?;
         let mut list = TopicPartitionList::new();
         for (topic, count) in topics {
             for partition in 0..*count {
@@ -120,7 +123,10 @@ impl Observer {
             if measured.is_err() {
                 self.reader = None;
             }
-            partitions.push(measured?);
+            let place = (entry.topic.clone(), entry.partition);
+            let owner = owned.iter().find(|(found, _)| *found == place);
+            let owner = owner.map(|(_, owner)| owner.clone());
+            partitions.push(Partition { owner, ..measured? });
         }
         let lag_events = partitions.iter().map(|partition| partition.lag_events).sum();
         let exact = partitions.iter().all(|partition| partition.exact);
@@ -142,6 +148,7 @@ fn measure(
     let mut partition = Partition {
         topic: entry.topic.clone(),
         partition: entry.partition,
+        owner: None,
         committed: entry.offset,
         end,
         lag_events: 0,
@@ -180,18 +187,25 @@ fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
     Duration::from_millis(millis.unsigned_abs()).as_secs_f64()
 }
 
-fn state_of(witness: &BaseConsumer<Quiet>, group: &str) -> Result<(&'static str, usize), Error> {
+/// What a group is doing, how many members it has, and who owns what.
+type Described = (&'static str, usize, Vec<Owned>);
+
+fn state_of(witness: &BaseConsumer<Quiet>, group: &str) -> Result<Described, Error> {
     let list = witness
         .client()
         .fetch_group_list(Some(group), CALL_TIMEOUT)
         .map_err(Error::call(format!("asking for the state of {group}")))?;
     let found = list.groups().iter().find(|found| found.name() == group);
-    Ok(found.map_or(("stopped", 0), |found| {
-        let members = found.members().len();
-        match found.state() {
-            "Stable" if members > 0 => ("running", members),
-            "PreparingRebalance" | "CompletingRebalance" => ("rebalancing", members),
-            _ => ("stopped", members),
-        }
-    }))
+    Ok(found.map_or_else(
+        || ("stopped", 0, Vec::new()),
+        |found| {
+            let members = found.members().len();
+            let state = match found.state() {
+                "Stable" if members > 0 => "running",
+                "PreparingRebalance" | "CompletingRebalance" => "rebalancing",
+                _ => "stopped",
+            };
+            (state, members, found.members().iter().flat_map(owned_by).collect())
+        },
+    ))
 }

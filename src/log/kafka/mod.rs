@@ -10,6 +10,7 @@ pub mod ffi;
 pub mod group;
 pub mod lag;
 pub mod load;
+pub mod members;
 pub mod partition_reader;
 pub mod positions;
 pub mod reader;

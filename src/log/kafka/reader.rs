@@ -54,6 +54,30 @@ impl ReaderPool {
         Self { kafka: kafka.clone(), give, take }
     }
 
+    /// The oldest offset of a partition, and the one behind its newest committed record. `None` if
+    /// every reader is busy.
+    ///
+    /// # Errors
+    /// The brokers do not answer.
+    pub fn ends(&self, topic: &str, partition: i32) -> Result<Option<(i64, i64)>, Error> {
+        let Ok(place) = self.take.try_recv() else { return Ok(None) };
+        let opened = match place {
+            Some(reader) => Ok(reader),
+            None => client::consumer(&client::end_reader(&self.kafka), Quiet),
+        };
+        let found = opened.and_then(|reader| Ok((ends(&reader, topic, partition)?, reader)));
+        match found {
+            Ok((found, reader)) => {
+                let _ = self.give.try_send(Some(reader));
+                Ok(Some(found))
+            }
+            Err(error) => {
+                let _ = self.give.try_send(None);
+                Err(error)
+            }
+        }
+    }
+
     /// Reads a partition to its end, handing records to `sink` chunk by chunk.
     ///
     /// `sink` returns whether to go on. From an offset that the partition does not hold there is

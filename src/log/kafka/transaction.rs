@@ -15,13 +15,13 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::convert::to_owned_headers;
 use super::{Error, client, ffi};
 use crate::config;
 use crate::kernel::message::Outgoing;
+use crate::kernel::stream::Kind;
 
 /// The longest that fencing off an older owner may take before it is tried with a new producer.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -136,7 +136,8 @@ impl TransactionalProducer {
     /// Writes records and the input's offset, all or nothing.
     ///
     /// `group` gives the group's metadata if we are a member in good standing; `topic` names the
-    /// topic of each record; the end tells the offset of the record at `marked`.
+    /// topic of a record, the same for all of a kind; the end tells the offset of the record at
+    /// `marked`.
     pub fn transact<'t>(
         &self,
         input: &InputOffset,
@@ -162,11 +163,8 @@ impl TransactionalProducer {
         if let Err(error) = sent {
             return self.after_error("sending the offset", &error);
         }
-        for (index, record) in records.iter().enumerate() {
-            let mark = if marked == Some(index) { MARK } else { 0 };
-            if let Err(error) = self.send(record, topic(record), partition, mark) {
-                return self.after_error("sending a record", &error);
-            }
+        if let Err(error) = self.send(records, topic, partition, marked) {
+            return self.after_error("sending a record", &error);
         }
         if !self.drain() {
             return self.abort("the brokers did not take the records in time".to_owned());
@@ -177,37 +175,27 @@ impl TransactionalProducer {
         self.commit()
     }
 
-    fn send(
+    fn send<'t>(
         &self,
-        outgoing: &Outgoing,
-        topic: &str,
+        records: &[Outgoing],
+        topic: impl Fn(&Outgoing) -> &'t str,
         partition: i32,
-        mark: usize,
+        marked: Option<usize>,
     ) -> Result<(), KafkaError> {
-        let mut record: BaseRecord<'_, [u8], [u8], usize> =
-            BaseRecord::with_opaque_to(topic, mark).partition(partition);
-        if let Some(key) = &outgoing.key {
-            record = record.key(key);
-        }
-        if let Some(value) = &outgoing.value {
-            record = record.payload(value);
-        }
-        if !outgoing.headers.is_empty() {
-            record = record.headers(to_owned_headers(&outgoing.headers));
-        }
-        let deadline = Instant::now() + DRAIN_TIMEOUT;
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if Instant::now() < deadline =>
-                {
-                    record = back;
-                    std::thread::sleep(DRAIN_SLEEP);
+        let mut outlets: Vec<(Kind, ffi::Outlet<'_>)> = Vec::new();
+        for (index, record) in records.iter().enumerate() {
+            let place = match outlets.iter().position(|(kind, _)| *kind == record.kind) {
+                Some(place) => place,
+                None => {
+                    let outlet = ffi::Outlet::open(self.producer.client(), topic(record))?;
+                    outlets.push((record.kind, outlet));
+                    outlets.len() - 1
                 }
-                Err((error, _)) => return Err(error),
-            }
+            };
+            let mark = if marked == Some(index) { MARK } else { 0 };
+            send_one(&outlets[place].1, partition, record, mark)?;
         }
+        Ok(())
     }
 
     fn drain(&self) -> bool {
@@ -265,6 +253,27 @@ impl TransactionalProducer {
         match self.producer.abort_transaction(ABORT_TIMEOUT) {
             Ok(()) => End::Aborted(reason),
             Err(error) => End::Unknown(format!("{reason}; abort: {error}")),
+        }
+    }
+}
+
+/// Hands a record over; waits only while the client's queue is full.
+fn send_one(
+    outlet: &ffi::Outlet<'_>,
+    partition: i32,
+    record: &Outgoing,
+    mark: usize,
+) -> Result<(), KafkaError> {
+    let mut full_since: Option<Instant> = None;
+    loop {
+        match outlet.send(partition, record, mark) {
+            Ok(()) => return Ok(()),
+            Err(RDKafkaErrorCode::QueueFull)
+                if full_since.get_or_insert_with(Instant::now).elapsed() < DRAIN_TIMEOUT =>
+            {
+                std::thread::sleep(DRAIN_SLEEP);
+            }
+            Err(code) => return Err(KafkaError::MessageProduction(code)),
         }
     }
 }
