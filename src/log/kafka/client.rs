@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::topic::BATCH_BYTES;
@@ -136,8 +136,6 @@ pub fn transactional_producer(kafka: &config::Kafka, transactional_id: &str) -> 
         .set("linger.ms", "1000")
         .set("batch.num.messages", "100000")
         .set("batch.size", BATCH_BYTES.to_string())
-        // Nobody looks at what went well, one event a record.
-        .set("delivery.report.only.error", "true")
         .set("transaction.timeout.ms", "15000")
         .set("message.timeout.ms", "15000");
     client
@@ -176,6 +174,21 @@ pub fn threaded_producer<C: ProducerContext + 'static>(
     context: C,
 ) -> Result<ThreadedProducer<C>, Error> {
     let producer: ThreadedProducer<C> = ThreadedProducer::from_config_and_context(client, context)
+        .map_err(Error::call("creating a producer"))?;
+    let metadata = producer.client().fetch_metadata(None, CALL_TIMEOUT);
+    answered(client, metadata)?;
+    Ok(producer)
+}
+
+/// As [`threaded_producer`], but whoever asks for it has it served.
+///
+/// # Errors
+/// The options are wrong, or no broker answers.
+pub fn base_producer<C: ProducerContext + 'static>(
+    client: &ClientConfig,
+    context: C,
+) -> Result<BaseProducer<C>, Error> {
+    let producer: BaseProducer<C> = BaseProducer::from_config_and_context(client, context)
         .map_err(Error::call("creating a producer"))?;
     let metadata = producer.client().fetch_metadata(None, CALL_TIMEOUT);
     answered(client, metadata)?;

@@ -129,6 +129,80 @@ pub fn flush<C: ClientContext>(client: &Client<C>, timeout: Duration) -> bool {
     code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
 }
 
+/// What became of a record: its offset, or why and where it was not written.
+pub type Delivery = Result<i64, String>;
+
+/// Waits for the next thing that a producer has to tell, at most that long, and passes it on:
+/// deliveries with their marks to `delivered`, all else to the client's context.
+///
+/// rdkafka's own call waits in whole milliseconds and spins through what is left of its time: one
+/// per cent of a processor for each producer, whether it has anything to do or not.
+pub fn serve<C: ClientContext>(
+    client: &Client<C>,
+    timeout: Duration,
+    mut delivered: impl FnMut(usize, Delivery),
+) {
+    let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the handle lives as long as its client; queue and event are destroyed here, after
+    // the last look at what they hold.
+    unsafe {
+        let queue = sys::rd_kafka_queue_get_main(client.native_ptr());
+        let event = sys::rd_kafka_queue_poll(queue, millis);
+        match sys::rd_kafka_event_type(event) {
+            sys::RD_KAFKA_EVENT_DR => each_delivery(event, &mut delivered),
+            sys::RD_KAFKA_EVENT_ERROR => {
+                let error = KafkaError::Global(sys::rd_kafka_event_error(event).into());
+                let reason = CStr::from_ptr(sys::rd_kafka_event_error_string(event));
+                client.context().error(error, reason.to_string_lossy().trim());
+            }
+            sys::RD_KAFKA_EVENT_LOG => log(event),
+            _ => {}
+        }
+        sys::rd_kafka_event_destroy(event);
+        sys::rd_kafka_queue_destroy(queue);
+    }
+}
+
+/// # Safety
+/// `event` is a live event of deliveries.
+unsafe fn each_delivery(
+    event: *mut sys::rd_kafka_event_t,
+    delivered: &mut impl FnMut(usize, Delivery),
+) {
+    // SAFETY: per the function's contract; messages live as long as their event, and each has a
+    // topic.
+    unsafe {
+        while let Some(message) = sys::rd_kafka_event_message_next(event).as_ref() {
+            let mark = message._private as usize;
+            if message.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                delivered(mark, Ok(message.offset));
+                continue;
+            }
+            let code = RDKafkaErrorCode::from(message.err);
+            let topic = CStr::from_ptr(sys::rd_kafka_topic_name(message.rkt)).to_string_lossy();
+            delivered(mark, Err(format!("{topic} partition {}: {code}", message.partition)));
+        }
+    }
+}
+
+/// # Safety
+/// `event` is a live event of the client's log.
+unsafe fn log(event: *mut sys::rd_kafka_event_t) {
+    let (mut facility, mut text, mut level) = (std::ptr::null(), std::ptr::null(), 0);
+    // SAFETY: per the function's contract; the texts live as long as the event.
+    unsafe {
+        let code = sys::rd_kafka_event_log(event, &raw mut facility, &raw mut text, &raw mut level);
+        if code == 0 {
+            let facility = CStr::from_ptr(facility).to_string_lossy();
+            let text = CStr::from_ptr(text).to_string_lossy();
+            // From 5 on (notice) it is nothing that anybody must know.
+            if level < 5 {
+                tracing::warn!(%facility, "librdkafka: {text}");
+            }
+        }
+    }
+}
+
 /// A producer's way to one topic. rdkafka looks the topic up by its name for every record.
 pub struct Outlet<'c> {
     client: *mut sys::rd_kafka_t,

@@ -6,8 +6,9 @@
 //! | flush before commit | with messages in flight, rdkafka's commit costs a flat 100 ms |
 //! | a deadline on every call | an abort has blocked for 72 s after a broker's crash |
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -15,7 +16,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Error, client, ffi};
@@ -29,6 +30,8 @@ const OFFSETS_TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the producer's thread waits for something to pass on before it looks whether to stop.
+const SERVE: Duration = Duration::from_millis(100);
 /// How often the drain yields before it sleeps instead.
 const DRAIN_YIELDS: u32 = 50;
 const DRAIN_SLEEP: Duration = Duration::from_micros(50);
@@ -59,8 +62,11 @@ pub struct InputOffset {
 
 /// The transactional producer of one partition.
 pub struct TransactionalProducer {
-    producer: ThreadedProducer<Deliveries>,
+    producer: Arc<BaseProducer<Deliveries>>,
     deliveries: Deliveries,
+    stop: Arc<AtomicBool>,
+    /// Serves what the producer has to tell.
+    thread: Option<JoinHandle<()>>,
 }
 
 /// Keeps the first failed delivery of a transaction, and where its marked record came to stand.
@@ -84,6 +90,17 @@ impl Default for Delivered {
 }
 
 impl Deliveries {
+    fn take_in(&self, mark: usize, delivery: ffi::Delivery) {
+        match delivery {
+            Ok(offset) if mark == MARK => self.0.marked.store(offset, Ordering::Release),
+            Ok(_) => {}
+            Err(reason) => {
+                let failed = &self.0.failed;
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+            }
+        }
+    }
+
     fn take_failed(&self) -> Option<String> {
         self.0.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -103,18 +120,12 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, mark: Self::DeliveryOpaque) {
-        match result {
-            Ok(message) if mark == MARK => {
-                self.0.marked.store(message.offset(), Ordering::Release);
-            }
-            Ok(_) => {}
-            Err((error, message)) => {
-                let place = format!("{} partition {}", message.topic(), message.partition());
-                let text = format!("{place}: {error}");
-                let failed = &self.0.failed;
-                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
-            }
-        }
+        // Only what is told while the producer is taken down comes this way.
+        let delivery = match result {
+            Ok(message) => Ok(message.offset()),
+            Err((error, _)) => Err(error.to_string()),
+        };
+        self.take_in(mark, delivery);
     }
 }
 
@@ -126,11 +137,27 @@ impl TransactionalProducer {
     pub fn open(kafka: &config::Kafka, transactional_id: &str) -> Result<Self, Error> {
         let config: ClientConfig = client::transactional_producer(kafka, transactional_id);
         let deliveries = Deliveries::default();
-        let producer = client::threaded_producer(&config, deliveries.clone())?;
-        producer
+        let producer = Arc::new(client::base_producer(&config, deliveries.clone())?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = {
+            let (producer, deliveries, stop) =
+                (Arc::clone(&producer), deliveries.clone(), Arc::clone(&stop));
+            std::thread::Builder::new().name("producer".to_owned()).spawn(move || {
+                while !stop.load(Ordering::Acquire) {
+                    ffi::serve(producer.client(), SERVE, |mark, delivery| {
+                        deliveries.take_in(mark, delivery);
+                    });
+                }
+            })
+        };
+        let thread =
+            thread.map_err(|error| Error::Unexpected(format!("cannot start a thread: {error}")))?;
+        let opened = Self { producer, deliveries, stop, thread: Some(thread) };
+        opened
+            .producer
             .init_transactions(INIT_TIMEOUT)
             .map_err(Error::call(format!("fencing {transactional_id}")))?;
-        Ok(Self { producer, deliveries })
+        Ok(opened)
     }
 
     /// Writes records and the input's offset, all or nothing.
@@ -253,6 +280,17 @@ impl TransactionalProducer {
         match self.producer.abort_transaction(ABORT_TIMEOUT) {
             Ok(()) => End::Aborted(reason),
             Err(error) => End::Unknown(format!("{reason}; abort: {error}")),
+        }
+    }
+}
+
+impl Drop for TransactionalProducer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a producer's thread broke");
         }
     }
 }
