@@ -71,7 +71,8 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
     ) {
         let client = client_of(request, behalf);
         let result = match self.known(&client) {
-            None => CommandResult { command_id: behalf.command_id, duplicate: false, ..result },
+            // A repeat stays one: the step may be remembered longer than the client's command.
+            None => CommandResult { command_id: behalf.command_id, ..result },
             Some(Verdict::Refused(conflict)) => {
                 let verdict = Verdict::Refused(conflict);
                 command_result(self.settings, &client, verdict, result.version, self.now)

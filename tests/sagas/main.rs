@@ -1,6 +1,9 @@
 //! Process managers over a bag of messages: whatever is delayed, reordered, repeated, lost or
 //! broken, money is conserved, nothing is both received and reversed, nobody has six open accounts,
 //! and everything ends.
+//!
+//! It asks more of the rules than `tests/simulation` does: there a partition keeps its order and
+//! loses nothing, here messages overtake each other anywhere, and results are lost.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -126,17 +126,17 @@ impl Tally {
 /// What is switched off on purpose, to see that the judge finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Planted {
-    /// A transaction is committed while some of its records are still on their way.
+    /// Then a transaction is committed while some of its records are still on their way.
     Drain,
-    /// A commit that is not acknowledged is taken for one that was not done.
+    /// Then a commit that is not acknowledged is taken for one that was not done.
     Witness,
-    /// What an aborted transaction did to the state stays.
+    /// Then what an aborted transaction did to the state stays.
     Rollback,
-    /// Answers are not read back.
+    /// Then answers are not read back, and no shelf holds them.
     Answers,
-    /// The origins that were taken are not read back.
+    /// Then the origins that were taken are not read back.
     Origins,
-    /// A reactor begins where its group's offset stands.
+    /// Then a reactor begins where its group's offset stands.
     Position,
 }
 

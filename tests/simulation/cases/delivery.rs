@@ -5,7 +5,7 @@ use millrace::kernel::stream::Kind;
 use serde_json::json;
 
 use super::stage::{DAY, Stage, commands_of, is_handler, own_partition, reacts_to};
-use crate::shared::Forced;
+use crate::shared::{Forced, Planted};
 use crate::world::Body;
 
 /// How many events and results there are.
@@ -32,7 +32,18 @@ fn all_comes_again_after_the_window(stage: &mut Stage) {
 
 #[test]
 fn a_repeat_after_the_window_from_a_dead_re_router() {
-    let mut stage = Stage::with_accounts(&["acc-1"]);
+    a_dead_re_router(Stage::new());
+}
+
+/// Nothing else stands in its way.
+#[test]
+#[should_panic(expected = "a repeat was taken for a command")]
+fn origins_alone_keep_a_dead_re_routers_repeat_out() {
+    a_dead_re_router(Stage::planted(Some(Planted::Origins)));
+}
+
+fn a_dead_re_router(mut stage: Stage) {
+    stage.open_all(&["acc-1"]);
     let elsewhere = (own_partition(account::NAME, "acc-1") + 1) % 3;
     let body = json!({"type": "Deposit", "amount": "5.00"});
     let id = stage.wish_at(elsewhere, "acc-1", &body);

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::bank::{Bank, Role, Seat, partitions};
 use crate::judge;
-use crate::shared::{Faults, Forced};
+use crate::shared::{Faults, Forced, Planted};
 use crate::world::World;
 
 pub(super) const DAY: i64 = 24 * 60 * 60;
@@ -27,7 +27,14 @@ pub(super) struct Stage {
 impl Stage {
     /// Everybody is at work, and nothing has happened.
     pub(super) fn new() -> Self {
-        let world = World::new(1, Arc::new(Bank::new()), Faults::NONE, None);
+        Self::planted(None)
+    }
+
+    /// As new, but something is switched off.
+    pub(super) fn planted(bug: Option<Planted>) -> Self {
+        // In the first world memory has room for everything, so that what is forgotten is
+        // forgotten.
+        let world = World::new(0, Arc::new(Bank::new()), Faults::NONE, bug);
         let mut stage = Self { world, sent: 0 };
         stage.rest();
         stage
@@ -36,11 +43,15 @@ impl Stage {
     /// Accounts that are open, with 1,000 each.
     pub(super) fn with_accounts(ids: &[&str]) -> Self {
         let mut stage = Self::new();
-        for id in ids {
-            stage.open(id, "user-1");
-        }
-        stage.rest();
+        stage.open_all(ids);
         stage
+    }
+
+    pub(super) fn open_all(&mut self, ids: &[&str]) {
+        for id in ids {
+            self.open(id, "user-1");
+        }
+        self.rest();
     }
 
     pub(super) fn open(&mut self, account: &str, user: &str) -> Uuid {
