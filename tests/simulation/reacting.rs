@@ -1,4 +1,4 @@
-//! Drives one partition of a reactor: sends outside any transaction, positions in a compacted topic.
+//! Drives one partition of a reactor: sends outside any transaction, its position in a topic.
 
 use millrace::engine::protocol::{Committed, Crossing};
 use millrace::engine::reactor::{Action, Input, Reacting, Stored};

@@ -1,4 +1,4 @@
-//! What all actors of a world share: the log, the clock, the dice, and a network that delivers late.
+//! What all actors of a world share: the log, the clock, the dice, a network that delivers late.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

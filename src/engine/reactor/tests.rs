@@ -1,8 +1,10 @@
+//! The position rules, and when a position is stored.
+
 use super::*;
 use crate::engine::dispatch::Target;
 use crate::kernel::reactor::Dispatch;
 
-const NAME: AggregateName = AggregateName { domain: "banking", aggregate: "account" };
+const NAME: AggregateName = AggregateName { domain: "mill", aggregate: "wheel" };
 const TOPIC_ID: Uuid = Uuid::from_u128(5);
 const NOW: Timestamp = Timestamp(1_000_000_000);
 
@@ -43,11 +45,11 @@ impl Reactor for Echo {
 }
 
 fn machine() -> Reacting {
-    let target = Target { topic: "banking.account.commands".into(), partition_count: 1 };
+    let target = Target { topic: "mill.wheel.commands".into(), partition_count: 1 };
     let settings = Settings {
         group: "millrace.reactor.echo".to_owned(),
         cluster_id: "c".to_owned(),
-        topic: "banking.account.events".to_owned(),
+        topic: "mill.wheel.events".to_owned(),
         topic_id: TOPIC_ID,
         aggregate: NAME,
         kind: Kind::Events,
