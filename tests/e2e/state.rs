@@ -43,16 +43,16 @@ impl<'n> Bank<'n> {
             ("MILLRACE_HANDLER_ANSWERS_IN_MEMORY", ANSWERS),
             ("MILLRACE_HANDLER_STATE_DIR", self.state.to_str().unwrap()),
         ];
-        let mut serve = Serve::start_with(self.namespace, "handler", &settings);
+        let mut serve = Serve::start_with(self.namespace, "handler,reactor", &settings);
         serve.wait_ready();
         serve
     }
 
     /// Sends one command to every account; gives their ids.
-    fn round(&mut self, body: &serde_json::Value) -> Vec<Uuid> {
+    fn round(&mut self, body: impl Fn(usize) -> serde_json::Value) -> Vec<Uuid> {
         let message = |account| {
             let id = new_id();
-            (id, command_with_id(&format!("acc-{account}"), id, body))
+            (id, command_with_id(&format!("acc-{account}"), id, &body(account)))
         };
         let round: Vec<_> = (0..ACCOUNTS).map(message).collect();
         self.send(&round);
@@ -73,7 +73,9 @@ impl<'n> Bank<'n> {
 /// Who owns each of the handler's partitions, and what that process is doing there.
 fn owners(namespace: &Namespace) -> Vec<(String, String)> {
     let status = namespace.json(&["status"]).remove(0);
+    let topic = namespace.topic("commands");
     let handlers = status["handlers"].as_array().unwrap().iter();
+    let handlers = handlers.filter(|one| one["topic"] == topic);
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     handlers.map(|one| (text(&one["owner"]["instance"]), text(&one["state"]))).collect()
 }
@@ -97,10 +99,10 @@ fn what_memory_has_no_room_for_outlives_kills_and_a_directory_that_is_gone() {
     let mut bank = Bank::new(&namespace, state.clone());
     let mut answers = Answers::new(&namespace);
     let serve = bank.serve();
-    let opened = bank.round(&create("kim", "CHECKING", "100.00"));
+    let opened = bank.round(|account| create(&format!("kim-{account}"), "CHECKING", "100.00"));
     answers.await_count(&opened, 1);
     for _ in 1..ROUNDS {
-        let paid = bank.round(&deposit("1.00"));
+        let paid = bank.round(|_| deposit("1.00"));
         answers.await_count(&paid, 1);
     }
     let partition = state.join(namespace.topic("commands")).join("0");
@@ -120,7 +122,7 @@ fn what_memory_has_no_room_for_outlives_kills_and_a_directory_that_is_gone() {
     answers.await_count(&bank.ids(), 2);
     repeats_are_the_first_answers(&answers, &bank.ids(), 1);
     // Killed in the middle of its work.
-    let paid = bank.round(&deposit("2.00"));
+    let paid = bank.round(|_| deposit("2.00"));
     answers.await_count(&paid[..1], 1);
     serve.kill();
 
@@ -131,7 +133,7 @@ fn what_memory_has_no_room_for_outlives_kills_and_a_directory_that_is_gone() {
     bank.send(&bank.sent);
     answers.await_count(&bank.ids(), 2);
     repeats_are_the_first_answers(&answers, &paid, 1);
-    let more = bank.round(&deposit("3.00"));
+    let more = bank.round(|_| deposit("3.00"));
     answers.await_count(&more, 1);
     for id in &more {
         assert_eq!(answers.all(*id)[0].fields["version"], ROUNDS + 2, "the version goes on");
@@ -180,13 +182,13 @@ fn a_full_disk_is_waited_for_and_work_resumes_by_itself() {
     let mut bank = Bank::new(&namespace, disk.0.join("state"));
     let mut answers = Answers::new(&namespace);
     let mut serve = bank.serve();
-    let opened = bank.round(&create("lou", "CHECKING", "100.00"));
+    let opened = bank.round(|account| create(&format!("lou-{account}"), "CHECKING", "100.00"));
     answers.await_count(&opened, 1);
 
     let filler = disk.fill();
     let mut late = Vec::new();
     await_some("a handler that waits for its disk", SEEN_WITHIN, || {
-        late.extend(bank.round(&deposit("1.00")));
+        late.extend(bank.round(|_| deposit("1.00")));
         let component = serve.component("handler.banking").unwrap_or_default();
         let detail = component["detail"].as_str().unwrap_or_default();
         let says_so = detail.contains("No space left") && detail.contains("free some space");
