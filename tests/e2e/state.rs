@@ -94,7 +94,7 @@ fn repeats_are_the_first_answers(answers: &Answers<'_>, ids: &[Uuid], nth: usize
 
 #[test]
 fn what_memory_has_no_room_for_outlives_kills_and_a_directory_that_is_gone() {
-    let namespace = Namespace::new();
+    let namespace = Namespace::as_declared();
     let state = namespace.directory().join("state");
     let mut bank = Bank::new(&namespace, state.clone());
     let mut answers = Answers::new(&namespace);
@@ -114,7 +114,7 @@ fn what_memory_has_no_room_for_outlives_kills_and_a_directory_that_is_gone() {
     // Another life finds all answers: most on the disk, the newest in the log.
     let serve = bank.serve();
     let owners = owners(&namespace);
-    assert_eq!(owners.len(), 2, "a line for each partition");
+    assert_eq!(owners.len(), 4, "a line for each partition");
     for (instance, state) in owners {
         assert!(instance.starts_with("millrace-") && state == "running", "{instance}: {state}");
     }
