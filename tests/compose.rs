@@ -163,6 +163,8 @@ fn both_brokers_have_the_same_settings() {
     // Addresses and folders differ by nature, and the plain process has a quorum that can grow.
     let own = ["listener", "controller.quorum", "log.dirs", "process.roles", "node.id", "num."];
     let properties = read("ops/local/kafka/server.properties");
+    // Containers run one broker.
+    let properties = properties.replace("@COPIES@", "1").replace("@COPIES_MIN@", "1");
     let mut compared = 0;
     for line in properties.lines().filter(|line| !line.starts_with('#')) {
         let Some((key, value)) = line.split_once('=') else { continue };

@@ -80,6 +80,25 @@ stack_kind() {
   esac
 }
 
+# How many Kafka nodes the stack has; its data are made for that many.
+stack_brokers() { cat "$STACK_DIR/brokers" 2>/dev/null || echo 1; }
+
+brokers_choose() { # kind [--brokers count]
+  local kind=$1 count
+  shift
+  (($#)) || return 0
+  count=${2:-}
+  [[ $# == 2 && $1 == --brokers && $count == [13] ]] ||
+    die "$EXIT_USAGE" "ops/stack up takes --brokers 1 or --brokers 3, and nothing else"
+  [[ $kind == local || $count == 1 ]] ||
+    die "$EXIT_USAGE" "three brokers run as plain processes only: set MILLRACE_STACK=local"
+  if [[ -d $STACK_DIR/kafka && $count != "$(stack_brokers)" ]]; then
+    die "$EXIT_USAGE" "stack $STACK_NAME has data of $(stack_brokers) broker(s): run ops/stack reset first"
+  fi
+  mkdir -p "$STACK_DIR"
+  echo "$count" >"$STACK_DIR/brokers"
+}
+
 # Runs a function as a process group of its own, so that a signal to this script is handled at once
 # and ends everything that the function has running (a plain child would be waited for first).
 JOBS=()

@@ -43,6 +43,12 @@ stack_reset() {
   echo "data of stack $STACK_NAME is gone"
 }
 
+stack_start() { ports_load && compose start "$1"; }
+stack_stop() { ports_load && compose stop "$1"; }
+stack_kill() { ports_load && compose kill --signal SIGKILL "$1"; }
+stack_pause() { ports_load && compose pause "$1"; }
+stack_resume() { ports_load && compose unpause "$1"; }
+
 stack_status() {
   ports_load
   compose ps --all

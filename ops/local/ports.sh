@@ -3,9 +3,14 @@
 
 PORT_KEYS=(KAFKA_PORT KAFKA_CONTROLLER_PORT REGISTRY_PORT POSTGRES_PORT CLICKHOUSE_PORT
   CLICKHOUSE_NATIVE_PORT HTTP_PORT)
+(($(stack_brokers) == 1)) ||
+  PORT_KEYS+=(KAFKA2_PORT KAFKA2_CONTROLLER_PORT KAFKA3_PORT KAFKA3_CONTROLLER_PORT)
 declare -A PORT_DEFAULT=([KAFKA_PORT]=9092 [KAFKA_CONTROLLER_PORT]=9093 [REGISTRY_PORT]=8081
+  [KAFKA2_PORT]=9094 [KAFKA2_CONTROLLER_PORT]=9095 [KAFKA3_PORT]=9096 [KAFKA3_CONTROLLER_PORT]=9097
   [POSTGRES_PORT]=5432 [CLICKHOUSE_PORT]=8123 [CLICKHOUSE_NATIVE_PORT]=9000 [HTTP_PORT]=8080)
 declare -A PORT_SERVICE=([KAFKA_PORT]=kafka [KAFKA_CONTROLLER_PORT]=kafka [REGISTRY_PORT]=registry
+  [KAFKA2_PORT]=kafka2 [KAFKA2_CONTROLLER_PORT]=kafka2
+  [KAFKA3_PORT]=kafka3 [KAFKA3_CONTROLLER_PORT]=kafka3
   [POSTGRES_PORT]=postgres [CLICKHOUSE_PORT]=clickhouse [CLICKHOUSE_NATIVE_PORT]=clickhouse
   [HTTP_PORT]=serve)
 # Other stacks start looking here, out of the way of whatever else uses the well-known ports.
@@ -94,11 +99,18 @@ port_is_ours() { # key port
   esac
 }
 
+# host:port of every broker, with commas between them.
+brokers_list() {
+  local list="127.0.0.1:$KAFKA_PORT"
+  (($(stack_brokers) == 1)) || list+=",127.0.0.1:$KAFKA2_PORT,127.0.0.1:$KAFKA3_PORT"
+  echo "$list"
+}
+
 stack_env_write() {
   mkdir -p "$(dirname "$STACK_ENV")"
   cat >"$STACK_ENV.new" <<END
 # Written by ops/stack: where stack $STACK_NAME answers.
-MILLRACE_KAFKA_BROKERS=127.0.0.1:$KAFKA_PORT
+MILLRACE_KAFKA_BROKERS=$(brokers_list)
 MILLRACE_REGISTRY_URL=http://127.0.0.1:$REGISTRY_PORT/apis/ccompat/v7
 MILLRACE_POSTGRES_URL=postgres://millrace:millrace@127.0.0.1:$POSTGRES_PORT/millrace
 MILLRACE_CLICKHOUSE_URL=http://127.0.0.1:$CLICKHOUSE_PORT
@@ -107,5 +119,6 @@ MILLRACE_CLICKHOUSE_USER=millrace
 MILLRACE_CLICKHOUSE_PASSWORD=millrace
 MILLRACE_HTTP_ADDR=127.0.0.1:$HTTP_PORT
 END
+  (($(stack_brokers) == 1)) || echo "MILLRACE_KAFKA_REPLICATION=$(stack_brokers)" >>"$STACK_ENV.new"
   mv "$STACK_ENV.new" "$STACK_ENV"
 }

@@ -59,6 +59,8 @@ process_stop() { # name signal seconds [signal seconds]...
     rm -f "$RUN_DIR/$name.pid"
     return 0
   fi
+  # One that is paused would not hear the signal.
+  kill -CONT -- "-$pid" 2>/dev/null || true
   while (($# >= 2)); do
     kill "-$1" "$pid" 2>/dev/null || true
     if process_gone_within "$name" "$2"; then
@@ -74,6 +76,14 @@ process_stop() { # name signal seconds [signal seconds]...
   kill -KILL -- "-$pid" 2>/dev/null || true
   process_gone_within "$name" 10 || say "  $name (pid $pid) is still there"
   rm -f "$RUN_DIR/$name.pid"
+}
+
+# A signal to all of a service, its children included.
+process_signal() { # name signal
+  local pid
+  pid=$(process_pid "$1") || die "$EXIT_SERVICE" "$1 of stack $STACK_NAME does not run"
+  kill "-$2" -- "-$pid"
+  [[ $2 != KILL ]] || process_gone_within "$1" 10
 }
 
 process_rss_mb() { # pid -> resident memory of it and of its children

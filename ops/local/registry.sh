@@ -6,7 +6,7 @@ registry_start() {
   process_start registry env QUARKUS_HTTP_HOST=127.0.0.1 QUARKUS_HTTP_PORT="$REGISTRY_PORT" \
     QUARKUS_LOG_LEVEL=WARN QUARKUS_LOG_CONSOLE_JSON=false \
     APICURIO_STORAGE_KIND=kafkasql \
-    APICURIO_KAFKASQL_BOOTSTRAP_SERVERS="127.0.0.1:$KAFKA_PORT" \
+    APICURIO_KAFKASQL_BOOTSTRAP_SERVERS="$(brokers_list)" \
     java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto -Djava.awt.headless=true \
     -Djava.io.tmpdir="$(registry_tmp)" \
     -jar "$REGISTRY_APP/apicurio-registry-app-$REGISTRY_VERSION-runner.jar"
@@ -15,8 +15,9 @@ registry_start() {
 
 registry_tmp() { mkdir -p "$STACK_DIR/tmp" && printf '%s' "$STACK_DIR/tmp"; }
 
+# Ready, not only open: while it reads its journal it denies schemas that it has.
 registry_answers() {
-  curl -fsS -m 2 "http://127.0.0.1:$REGISTRY_PORT/apis/ccompat/v7/subjects"
+  curl -fsS -m 2 "http://127.0.0.1:$REGISTRY_PORT/health/ready"
 }
 
 registry_stop() { process_stop registry TERM 15; }

@@ -7,7 +7,12 @@ for part in process ports install kafka registry postgres clickhouse; do
 done
 
 SERVICES=(kafka registry postgres clickhouse)
-STOP_ORDER=(registry kafka clickhouse postgres)
+BROKERS=(kafka)
+if (($(stack_brokers) == 3)); then
+  SERVICES+=(kafka2 kafka3)
+  BROKERS+=(kafka2 kafka3)
+fi
+STOP_ORDER=(registry "${BROKERS[@]}" clickhouse postgres)
 
 service_runs() { process_alive "$1"; }
 
@@ -28,12 +33,14 @@ service_up() { # name
 }
 
 kafka_answers_now() { kafka_answers >/dev/null 2>&1; }
+kafka2_answers_now() { kafka2_answers >/dev/null 2>&1; }
+kafka3_answers_now() { kafka3_answers >/dev/null 2>&1; }
 registry_answers_now() { registry_answers >/dev/null 2>&1; }
 postgres_answers_now() { "$(pg_bin)/pg_isready" -q -h 127.0.0.1 -p "$POSTGRES_PORT" -t 5; }
 clickhouse_answers_now() { clickhouse_answers 2>/dev/null; }
 
 kafka_and_registry_up() {
-  service_up kafka
+  if ((${#BROKERS[@]} == 1)); then service_up kafka; else brokers_up; fi
   service_up registry
 }
 
@@ -48,12 +55,12 @@ stack_up() {
     if process_alive "$name"; then running_before+=("$name"); fi
   done
   RUNNING_BEFORE=" ${running_before[*]:-} "
-  local kafka_port_before=''
+  local brokers_before=''
   ports_load
-  kafka_port_before=${KAFKA_PORT:-}
+  [[ -z ${KAFKA_PORT:-} ]] || brokers_before=$(KAFKA2_PORT=${KAFKA2_PORT:-} KAFKA3_PORT=${KAFKA3_PORT:-} brokers_list)
   ports_choose
   # A registry that was started with another broker address would never find it again.
-  [[ $kafka_port_before == "$KAFKA_PORT" ]] || registry_stop
+  [[ $brokers_before == "$(brokers_list)" ]] || registry_stop
   echo "stack $STACK_NAME (local processes) in $STACK_DIR"
   job_start service_up postgres
   job_start service_up clickhouse
@@ -83,12 +90,16 @@ stack_down() {
   lock_stack
   for name in "${STOP_ORDER[@]}"; do
     process_alive "$name" || continue
-    local started
-    started=$(now_ms)
-    "${name}_stop"
-    printf '  %-10s stopped in %s\n' "$name" "$(seconds_since "$started")"
     stopped=1
+    if [[ $name == kafka* && ${#BROKERS[@]} != 1 ]]; then
+      # Side by side: the last of several would wait for a majority that is gone.
+      job_start service_down "$name"
+    else
+      jobs_wait
+      service_down "$name"
+    fi
   done
+  jobs_wait
   if ((stopped)); then
     echo "stack $STACK_NAME is down after $(seconds_since "$began")"
   else
@@ -96,11 +107,66 @@ stack_down() {
   fi
 }
 
+# None of several answers before most of them run: all are started before any is waited for.
+brokers_up() {
+  local name node started begun=' '
+  started=$(now_ms)
+  for name in "${BROKERS[@]}"; do
+    if ! process_alive "$name"; then
+      begun+="$name "
+      node_launch "$(broker_node "$name")"
+    fi
+  done
+  for name in "${BROKERS[@]}"; do
+    node=$(broker_node "$name")
+    if [[ $begun == *" $name "* ]]; then
+      node_wait "$node"
+      printf '  %-10s up in %-12s%s\n' "$name" "$(seconds_since "$started")" "$("${name}_where")"
+    else
+      service_up "$name"
+    fi
+  done
+}
+
+broker_node() { # service -> node id
+  local node=${1#kafka}
+  echo "${node:-1}"
+}
+
+service_down() { # name
+  local started
+  started=$(now_ms)
+  "${1}_stop"
+  printf '  %-10s stopped in %s\n' "$1" "$(seconds_since "$started")"
+}
+
+# One service: not under the stack's lock, since a start may take long and faults do not wait.
+service_named() { # name
+  [[ " ${SERVICES[*]} " == *" $1 "* ]] ||
+    die "$EXIT_USAGE" "no service $1 in stack $STACK_NAME: there are ${SERVICES[*]}"
+  ports_load
+  [[ -n ${KAFKA_PORT:-} ]] || die "$EXIT_SERVICE" "stack $STACK_NAME was never up: run ops/stack up"
+}
+
+stack_start() {
+  service_named "$1"
+  service_up "$1"
+}
+
+stack_stop() {
+  service_named "$1"
+  service_down "$1"
+}
+
+stack_kill() { service_named "$1" && process_signal "$1" KILL; }
+stack_pause() { service_named "$1" && process_signal "$1" STOP; }
+stack_resume() { service_named "$1" && process_signal "$1" CONT; }
+
 stack_reset() {
   local name
   stack_down
   for name in "${SERVICES[@]}"; do "${name}_wipe"; done
-  rm -rf "$LOG_DIR" "$RUN_DIR"
+  rm -rf "$LOG_DIR" "$RUN_DIR" "$STACK_DIR/brokers"
   echo "data of stack $STACK_NAME is gone"
 }
 

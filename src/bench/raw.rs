@@ -55,7 +55,7 @@ pub fn run(config: &Config, passage: &Passage, stop: &Arc<AtomicBool>) -> Result
     let group = config.namespace.dotted("millrace.handler.banking");
     let assigned = Arc::new(Assigned::default());
     let rebalance = Rebalancer(Arc::clone(&assigned));
-    let member = Member::join(&config.kafka, &group, &[&passage.commands], rebalance)?;
+    let member = Member::join(&config.kafka, &group, None, &[&passage.commands], rebalance)?;
     let member = Arc::new(member);
     let mut lanes: HashMap<i32, (Sender<Record>, JoinHandle<()>)> = HashMap::new();
     let failed: Arc<Mutex<Option<Error>>> = Arc::default();
@@ -124,7 +124,7 @@ impl Rebalance for Rebalancer {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner).extend(places);
     }
 
-    fn revoked(&self, _places: &[Place]) {
+    fn revoked(&self, _places: &[Place], _lost: bool) {
         // One process alone: partitions go when it does.
     }
 }

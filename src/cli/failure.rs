@@ -85,7 +85,8 @@ fn code_of(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     match error.downcast_ref::<kafka::Error>()? {
         kafka::Error::Unreachable { .. } => Some(UNREACHABLE),
-        kafka::Error::Call { .. } | kafka::Error::NoTopic(_) | kafka::Error::Unexpected(_) => None,
+        kafka::Error::Call { source, .. } => kafka::is_no_answer(source).then_some(UNREACHABLE),
+        kafka::Error::NoTopic(_) | kafka::Error::Unexpected(_) => None,
     }
 }
 

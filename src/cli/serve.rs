@@ -85,8 +85,10 @@ pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyho
     let serving = tokio::spawn(http::serve(listener, site, stop.clone()));
     output.line(format!("millrace serves; http://{}/readyz says how it fares", config.http.addr));
     let spinner = output.spinner("starting");
-    while !stop.is_cancelled() && !serving.is_finished() {
+    let mut failure = None;
+    while !stop.is_cancelled() && !serving.is_finished() && failure.is_none() {
         service.report(&health);
+        failure = service.failure();
         show_start(&spinner, &health);
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
@@ -94,9 +96,12 @@ pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyho
         }
     }
     spinner.finish_and_clear();
-    let broke = !stop.is_cancelled();
+    let broke = !stop.is_cancelled() && failure.is_none();
     stop.cancel();
     finish(&mut service).await;
+    if let Some(reason) = failure {
+        anyhow::bail!(reason);
+    }
     if broke {
         serving.await.context("the HTTP task broke")??;
     }

@@ -16,7 +16,7 @@ use crate::codec::schemas::Schemas;
 use crate::config::{Config, redact_url};
 use crate::kernel::stream::{AggregateName, Kind, Namespace};
 use crate::log::kafka::lag::{Group, Observer};
-use crate::log::kafka::topic::{Admin, Declared};
+use crate::log::kafka::topic::{self, Admin, Declared};
 use crate::read_model::store;
 use crate::{topics, topology};
 
@@ -71,6 +71,7 @@ struct Picture {
 /// A declaration is wrong. A service that does not answer is shown, not an error.
 pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyhow::Result<Exit> {
     let declared = topics::declared(&config.namespace)?;
+    let declared = topic::replicated(declared, config.kafka.replication);
     let mut observer = Some(Observer::new(&config.kafka));
     // One for all pictures: a Ctrl-C while one is being taken must not get lost.
     let mut stop = std::pin::pin!(tokio::signal::ctrl_c());

@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::{Exit, Failure, Output};
 use crate::config::Config;
-use crate::kernel::stream::Namespace;
 use crate::log::kafka::topic::{self, Admin, Applied, Declared, Drift, File};
 use crate::topics;
 
@@ -44,13 +43,13 @@ struct Options {
 pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyhow::Result<Exit> {
     match arguments.action {
         Action::Plan(options) => {
-            let declared = declared(&options, &config.namespace)?;
+            let declared = declared(&options, config)?;
             let admin = Admin::connect(&config.kafka).await?;
             let drift = admin.plan(&declared).await?;
             show(&declared, &drift, output)
         }
         Action::Apply(options) => {
-            let declared = declared(&options, &config.namespace)?;
+            let declared = declared(&options, config)?;
             let admin = Admin::connect(&config.kafka).await?;
             let applied = admin.apply(&declared).await?;
             let left = admin.plan(&declared).await?;
@@ -63,7 +62,8 @@ pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyho
     }
 }
 
-fn declared(options: &Options, namespace: &Namespace) -> anyhow::Result<Vec<Declared>> {
+fn declared(options: &Options, config: &Config) -> anyhow::Result<Vec<Declared>> {
+    let namespace = &config.namespace;
     let declared = match &options.from {
         None => topics::declared(namespace),
         Some(directory) => {
@@ -79,7 +79,8 @@ fn declared(options: &Options, namespace: &Namespace) -> anyhow::Result<Vec<Decl
         }
     };
     // What is wrong with a file is wrong with the usage.
-    declared.map_err(|error| Failure::usage(error.to_string()))
+    let declared = declared.map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(topic::replicated(declared, config.kafka.replication))
 }
 
 fn read_files(directory: &Path) -> std::io::Result<Vec<(String, String)>> {

@@ -129,6 +129,8 @@ pub struct Kafka {
     pub tls_key: Option<String>,
     /// What this process calls itself at the brokers; made of its id and its HTTP address.
     pub instance: String,
+    /// How many copies each topic has (1 to 9); what the declarations say if absent.
+    pub replication: Option<i32>,
 }
 
 impl Default for Kafka {
@@ -143,6 +145,7 @@ impl Default for Kafka {
             tls_certificate: None,
             tls_key: None,
             instance: "millrace".to_owned(),
+            replication: None,
         }
     }
 }
@@ -231,6 +234,9 @@ pub struct Handler {
     pub answers_in_memory: usize,
     /// How many aggregates a partition keeps in memory.
     pub streams_in_memory: usize,
+    /// A name of this process alone, under which it comes back without a rebalance; a member
+    /// without one leaves the group when it stops.
+    pub instance_id: Option<String>,
 }
 
 impl Default for Handler {
@@ -242,6 +248,7 @@ impl Default for Handler {
             state_dir: None,
             answers_in_memory: 250_000,
             streams_in_memory: 300_000,
+            instance_id: None,
         }
     }
 }

@@ -69,7 +69,7 @@ const fn address(
 const PATH: &str = "the path of a PEM file";
 const HTTP_URL: &str = "an address such as http://127.0.0.1:8123";
 
-static SETTINGS: [Setting; 25] = [
+static SETTINGS: [Setting; 27] = [
     plain(
         "MILLRACE_NAMESPACE",
         "namespace",
@@ -133,6 +133,15 @@ static SETTINGS: [Setting; 25] = [
     plain("MILLRACE_KAFKA_TLS_KEY", "kafka.tls_key", PATH, |config, text| {
         store(&mut config.kafka.tls_key, optional(text))
     }),
+    plain(
+        "MILLRACE_KAFKA_REPLICATION",
+        "kafka.replication",
+        "a number of copies from 1 to 9",
+        |config, text| {
+            let number = text.parse().ok().filter(|number| (1..=9).contains(number));
+            store(&mut config.kafka.replication, number.map(Some))
+        },
+    ),
     // A password may stand in any of these addresses.
     address("MILLRACE_REGISTRY_URL", "registry.url", HTTP_URL, |config, text| {
         store(&mut config.registry.url, http_url(text))
@@ -206,6 +215,16 @@ static SETTINGS: [Setting; 25] = [
         "handler.streams_in_memory",
         "a number from 1 to 100000000",
         |config, text| store(&mut config.handler.streams_in_memory, count_in_memory(text)),
+    ),
+    plain(
+        "MILLRACE_HANDLER_INSTANCE_ID",
+        "handler.instance_id",
+        "a name of letters, digits, dots, dashes and underscores, at most 100",
+        |config, text| {
+            let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            let good = text.len() <= 100 && text.chars().all(legal);
+            store(&mut config.handler.instance_id, good.then(|| optional(text)).flatten())
+        },
     ),
     plain("MILLRACE_LOG_FORMAT", "log.format", "text or json", |config, text| {
         let json = match text {

@@ -40,6 +40,12 @@ const FULL_NAP: Duration = Duration::from_millis(1);
 const POLL: Duration = Duration::from_millis(50);
 /// How long a consumer that broke for good is left alone before a new one takes its place.
 const REJOIN_PAUSE: Duration = Duration::from_secs(1);
+/// A static member that is fenced off this soon after it joined has a namesake; later, it may be
+/// a broker's crash that did it.
+const NAMESAKE_WITHIN: Duration = Duration::from_secs(30);
+/// How long a member that was thrown out may take to be one again before a new client takes its
+/// place: brokers that come back may leave an old one without anybody to ask.
+const OUTSIDE_MAX: Duration = Duration::from_secs(15);
 /// How many partitions are restored at a time.
 const RESTORES_MAX: usize = 4;
 
@@ -108,6 +114,18 @@ impl HandlerGroup {
         self.lanes.has_joined.load(Ordering::Acquire)
     }
 
+    /// Whether it was thrown out of the group, and is to join again.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.lanes.is_lost.load(Ordering::Acquire)
+    }
+
+    /// Why it has left for good, if it has, although nobody asked it to.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.lanes.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Asks it to finish the transactions in hand and leave the group.
     pub fn request_stop(&self) {
         self.stop.store(true, Ordering::Release);
@@ -152,6 +170,10 @@ struct Lanes {
     generation: RwLock<()>,
     /// Whether a first assignment has come.
     has_joined: AtomicBool,
+    /// Whether the group has given our partitions away since then.
+    is_lost: AtomicBool,
+    /// Why there will be no lanes any more.
+    failure: Mutex<Option<String>>,
 }
 
 impl Lanes {
@@ -195,10 +217,16 @@ struct Rebalancer(Arc<Lanes>);
 impl Rebalance for Rebalancer {
     fn assigned(&self, places: Vec<Place>) {
         self.0.has_joined.store(true, Ordering::Release);
+        self.0.is_lost.store(false, Ordering::Release);
         self.0.assigned.lock().unwrap_or_else(PoisonError::into_inner).extend(places);
     }
 
-    fn revoked(&self, places: &[Place]) {
+    fn revoked(&self, places: &[Place], lost: bool) {
+        if lost {
+            tracing::warn!("the group has given our partitions away: no broker answered in time");
+            self.0.has_joined.store(false, Ordering::Release);
+            self.0.is_lost.store(true, Ordering::Release);
+        }
         let assigned = &self.0.assigned;
         assigned
             .lock()
@@ -225,6 +253,7 @@ struct Session {
     from_lanes: Receiver<FromLane>,
     /// Lanes whose wish could not be carried out yet.
     wishes: Vec<FromLane>,
+    joined_at: Instant,
 }
 
 impl Poller {
@@ -243,8 +272,10 @@ impl Poller {
     fn join(&self) -> Result<Session, Error> {
         let topics: Vec<&str> = self.plan.aggregates.keys().map(String::as_str).collect();
         let rebalancer = Rebalancer(Arc::clone(&self.lanes));
-        let member =
-            Arc::new(Member::join(&self.config.kafka, &self.plan.group, &topics, rebalancer)?);
+        let name = self.config.handler.instance_id.as_deref();
+        let Poller { config, plan, .. } = self;
+        let member = Member::join(&config.kafka, &plan.group, name, &topics, rebalancer)?;
+        let member = Arc::new(member);
         let (to_poller, from_lanes) = bounded(1_024);
         let shared = Shared {
             kafka: self.config.kafka.clone(),
@@ -255,14 +286,22 @@ impl Poller {
             state_dir: self.config.handler.state_dir().into(),
             to_poller,
         };
-        Ok(Session { member, shared, from_lanes, wishes: Vec::new() })
+        let joined_at = Instant::now();
+        Ok(Session { member, shared, from_lanes, wishes: Vec::new(), joined_at })
     }
 
     /// Polls until it is to stop, or the client broke for good.
     fn poll(&self, mut session: Session) {
         // Kept, since most records come from the topic that the one before came from.
         let mut place = Place::default();
+        let mut inside = Instant::now();
         while !self.stop.load(Ordering::Acquire) {
+            if !self.lanes.is_lost.load(Ordering::Acquire) {
+                inside = Instant::now();
+            } else if inside.elapsed() > OUTSIDE_MAX {
+                tracing::warn!(group = %self.plan.group, "still outside the group; joining anew");
+                break;
+            }
             self.start_lanes(&session);
             session.start_reading(&self.lanes);
             session.resume_paused(&self.lanes);
@@ -274,7 +313,12 @@ impl Poller {
             if let Err(error) = polled {
                 tracing::warn!(group = %self.plan.group, %error, "consumer error");
                 if let Some(reason) = session.member.is_broken() {
-                    tracing::error!(reason, "the consumer broke; joining anew");
+                    if session.member.is_replaced() && session.joined_at.elapsed() < NAMESAKE_WITHIN
+                    {
+                        self.give_way();
+                    } else {
+                        tracing::error!(reason, "the consumer broke; joining anew");
+                    }
                     break;
                 }
                 if group::ends_reading(&error) {
@@ -285,6 +329,19 @@ impl Poller {
         }
         self.lanes.stop(|_| true);
         // Dropping the consumer leaves the group; the others take over at once.
+    }
+
+    /// Leaves for good: two processes under one name would throw each other out for ever.
+    fn give_way(&self) {
+        let name = self.config.handler.instance_id.as_deref().unwrap_or_default();
+        let group = &self.plan.group;
+        let reason = format!(
+            "another process is a member of {group} as {name:?}: give each process a \
+             MILLRACE_HANDLER_INSTANCE_ID of its own, or none"
+        );
+        tracing::error!(reason, "leaving the group");
+        *self.lanes.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+        self.stop.store(true, Ordering::Release);
     }
 
     fn start_lanes(&self, session: &Session) {
@@ -354,6 +411,7 @@ fn start_lane(
         producer: None,
         crossing: None,
         aborts: 0,
+        offset_is_lost: false,
     };
     let thread = std::thread::Builder::new()
         .name(format!("lane-{partition}"))

@@ -32,6 +32,9 @@ use crate::log::kafka::transaction::{End, InputOffset, TransactionalProducer};
 const STOP_CHECK: Duration = Duration::from_millis(100);
 /// How long a service that does not answer is left alone.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How often the group's offset is asked for, once older owners are fenced off, before it is taken
+/// to be held by a transaction that no broker will end: some 5 s.
+const COMMITTED_TRIES: u32 = 2;
 
 /// What the polling thread tells a lane.
 pub(super) enum ToLane {
@@ -88,6 +91,8 @@ pub(super) struct Lane {
     pub(super) crossing: Option<CrossingProducer>,
     /// Transactions aborted since the last one that was committed.
     pub(super) aborts: u32,
+    /// The group's offset is no witness: it was given up for what a broker's crash left open.
+    pub(super) offset_is_lost: bool,
 }
 
 /// The lane was asked to stop.
@@ -224,24 +229,54 @@ impl Lane {
     }
 
     fn read_committed(&mut self) -> Result<Input, Stopping> {
+        let mut tries = 0;
         loop {
             if self.is_stopping() {
                 return Err(Stopping);
             }
+            if tries > 0 && tries % COMMITTED_TRIES == 0 {
+                self.end_what_is_open();
+            }
+            tries += 1;
             let standing = {
                 let witness = self.shared.witness.lock().unwrap_or_else(PoisonError::into_inner);
                 witness.standing(&self.place())
             };
             match standing {
                 Ok(standing) => {
+                    let offset = standing.committed.filter(|_| !self.offset_is_lost);
                     return Ok(Input::Committed(Committed {
-                        offset: standing.committed,
+                        offset,
                         log_start: standing.log_start,
                         log_end: standing.log_end,
                     }));
                 }
                 Err(error) => self.waiting("cannot read the committed offset", &error)?,
             }
+        }
+    }
+
+    /// Frees the group's offset from a transaction that will never end. What is committed then is
+    /// older than what the log holds, so from here on only the position record counts.
+    fn end_what_is_open(&mut self) {
+        let Some(group) = (self.shared.membership)(&self.stop) else { return };
+        let Some(producer) = &self.producer else { return };
+        self.offset_is_lost = true;
+        let input = InputOffset {
+            topic: self.topics.commands.clone(),
+            partition: self.partition,
+            next_offset: 0,
+            metadata: String::new(),
+        };
+        tracing::warn!(topic = %self.topics.commands, partition = self.partition,
+            "the group's offset is held by a transaction that nobody ends; ending it, and going \
+             on where the position record says");
+        if let Err(error) = producer.end_what_is_open(&input, &group) {
+            let error = chain(&error);
+            tracing::warn!(topic = %self.topics.commands, partition = self.partition, error,
+                "could not end it");
+            let id = &self.transactional_id;
+            self.producer = TransactionalProducer::open(&self.shared.kafka, id).ok();
         }
     }
 
@@ -428,7 +463,10 @@ impl Lane {
         match end {
             End::Committed(last_result) => {
                 self.aborts = 0;
-                if self.status().state == LaneState::Waiting {
+                self.offset_is_lost = false;
+                // Also behind a fence in the middle of its work; a stamp comes before that.
+                let state = self.status().state;
+                if matches!(state, LaneState::Waiting | LaneState::Fencing) {
                     self.set_state(LaneState::Running);
                 }
                 Input::TransactionCommitted { last_result }

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -12,7 +15,7 @@ use crate::log::kafka::group::Place;
 use crate::runtime::lane_status::{LaneState, LaneStatus};
 use crate::runtime::{projection, reactor_group};
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct Partition {
     topic: String,
     partition: i32,
@@ -31,6 +34,8 @@ pub(super) struct HandlerFigures {
     ready_after_ms: Family<Partition, Gauge>,
     next_offset: Family<Partition, Gauge>,
     is_running: Family<Partition, Gauge>,
+    /// What was ours when it was last shown.
+    shown: Mutex<BTreeSet<Partition>>,
 }
 
 impl HandlerFigures {
@@ -55,12 +60,37 @@ impl HandlerFigures {
             ),
             next_offset: family("next_offset", "The next command to read"),
             is_running: family("running", "1 if the partition's commands are being handled"),
+            shown: Mutex::default(),
         }
     }
 
+    /// Shows the lanes of all groups; what somebody else has taken over is shown no more.
     pub(super) fn show(&self, lanes: &[LaneStatus]) {
+        let of =
+            |lane: &LaneStatus| Partition { topic: lane.topic.clone(), partition: lane.partition };
+        let ours: BTreeSet<_> = lanes.iter().map(of).collect();
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in shown.difference(&ours) {
+            for family in [
+                &self.commands,
+                &self.events,
+                &self.transactions,
+                &self.streams,
+                &self.streams_in_memory,
+                &self.answers,
+                &self.answers_in_memory,
+                &self.restored_percent,
+                &self.ready_after_ms,
+                &self.next_offset,
+                &self.is_running,
+            ] {
+                family.remove(gone);
+            }
+        }
+        *shown = ours;
+        drop(shown);
         for lane in lanes {
-            let label = Partition { topic: lane.topic.clone(), partition: lane.partition };
+            let label = of(lane);
             let ready_after_ms = lane.ready_after.unwrap_or_default().as_millis();
             let ready_after_ms = u64::try_from(ready_after_ms).unwrap_or(u64::MAX);
             let figures = [

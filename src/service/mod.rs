@@ -157,17 +157,22 @@ impl Service {
         let mut all = Vec::new();
         for (domain, group) in &self.handlers {
             let lanes = group.status();
-            let (readiness, detail) = if group.is_stopped() {
+            let (readiness, detail) = if let Some(reason) = group.failure() {
+                (Readiness::Failed, reason)
+            } else if group.is_stopped() {
                 (Readiness::Failed, "its thread has ended: see the log".to_owned())
+            } else if group.is_lost() {
+                let reason = "no Kafka broker answers: thrown out of the group, joining it again";
+                (Readiness::Waiting, reason.to_owned())
             } else {
                 summary(&lanes, group.has_joined())
             };
             let name = format!("handler.{domain}");
             health.set(&name, readiness, &detail);
-            self.handler_figures.show(&lanes);
             all.extend(lanes.into_iter().map(|lane| (name.clone(), lane)));
         }
         let lanes: Vec<_> = all.iter().map(|(_, lane)| lane.clone()).collect();
+        self.handler_figures.show(&lanes);
         self.rates.look(&lanes, now);
         for (domain, _) in &self.handlers {
             let name = format!("handler.{domain}");
@@ -215,6 +220,12 @@ impl Service {
             results = sum(|counts| counts.restored_results),
             "handlers ready"
         );
+    }
+
+    /// Why a component has given up for good, if one has.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.handlers.iter().find_map(|(_, group)| group.failure())
     }
 
     /// Asks every component to finish what it has in hand.

@@ -17,6 +17,7 @@ mod bad_input;
 mod clients;
 mod compaction;
 mod doors;
+#[allow(dead_code, reason = "tests/chaos and tests/faults use the rest")]
 mod harness;
 mod idempotency;
 mod kills;

@@ -26,6 +26,10 @@ pub fn base(kafka: &config::Kafka) -> ClientConfig {
         // A broker that restarts is looked for again soon, not after ten seconds.
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "1000")
+        // A broker that was away may come back fenced, and name no broker at all in its metadata:
+        // the client forgets it, and would begin anew at the bootstrap servers after five minutes.
+        .set("metadata.recovery.strategy", "rebootstrap")
+        .set("metadata.recovery.rebootstrap.trigger.ms", "3000")
         // Nagle would add 40 ms to small transactions.
         .set("socket.nagle.disable", "true")
         .set("allow.auto.create.topics", "false")
@@ -79,6 +83,16 @@ pub fn group_member(kafka: &config::Kafka, group: &str) -> ClientConfig {
         .set("max.poll.interval.ms", "300000")
         // With the default of 500, p99 of a command is 88 ms instead of 10.
         .set("fetch.wait.max.ms", "20");
+    client
+}
+
+/// A member that comes back under its own name without a rebalance, if it has one.
+#[must_use]
+pub fn named_group_member(kafka: &config::Kafka, group: &str, name: Option<&str>) -> ClientConfig {
+    let mut client = group_member(kafka, group);
+    if let Some(name) = name {
+        client.set("group.instance.id", name);
+    }
     client
 }
 

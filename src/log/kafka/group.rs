@@ -33,8 +33,9 @@ pub type Place = (String, i32);
 pub trait Rebalance: Send + Sync + 'static {
     /// These are ours now, paused.
     fn assigned(&self, places: Vec<Place>);
-    /// These are to be given back: returns when nothing is done with them any more.
-    fn revoked(&self, places: &[Place]);
+    /// These are to be given back: returns when nothing is done with them any more. They are `lost`
+    /// if the group has given them away without asking: no broker has answered for too long.
+    fn revoked(&self, places: &[Place], lost: bool);
 }
 
 /// A member of a group.
@@ -65,10 +66,10 @@ impl<R: Rebalance> ConsumerContext for Context<R> {
         let outcome = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             assign_paused(consumer, list).map(|()| self.0.assigned(places))
         } else if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS {
-            self.0.revoked(&places);
+            self.0.revoked(&places, consumer.assignment_lost());
             consumer.incremental_unassign(list)
         } else {
-            self.0.revoked(&places);
+            self.0.revoked(&places, true);
             consumer.unassign()
         };
         if let Err(error) = outcome {
@@ -90,15 +91,18 @@ fn assign_paused<C: ConsumerContext>(
 impl<R: Rebalance> Member<R> {
     /// Joins a group for some topics.
     ///
+    /// With a name of its own it is a static member.
+    ///
     /// # Errors
     /// No broker answers.
     pub fn join(
         kafka: &config::Kafka,
         group: &str,
+        name: Option<&str>,
         topics: &[&str],
         rebalance: R,
     ) -> Result<Self, Error> {
-        Self::join_as(&client::group_member(kafka, group), topics, rebalance)
+        Self::join_as(&client::named_group_member(kafka, group, name), topics, rebalance)
     }
 
     /// As [`Member::join`], for whoever keeps buffers of its own: the client reads little ahead.
@@ -210,6 +214,13 @@ impl<R: Rebalance> Member<R> {
         ffi::is_group_member(self.consumer.client())
             .then(|| self.consumer.group_metadata())
             .flatten()
+    }
+
+    /// Whether that is because another member has come under its name.
+    #[must_use]
+    pub fn is_replaced(&self) -> bool {
+        let fatal = self.consumer.client().fatal_error();
+        fatal.is_some_and(|(code, _)| code == RDKafkaErrorCode::FencedInstanceId)
     }
 
     /// Why this client is of no use any more, if it is not: leave, and join anew.

@@ -65,3 +65,15 @@ impl Error {
         move |source| Self::Call { action, source }
     }
 }
+
+/// Whether a call failed because no broker answered it: the work itself may be sound.
+#[must_use]
+pub fn is_no_answer(error: &KafkaError) -> bool {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+    error.rdkafka_error_code().is_some_and(|code| {
+        matches!(
+            code,
+            Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut
+        )
+    })
+}

@@ -102,7 +102,7 @@ impl<S: Store> Rebalance for Shared<S> {
         partitions.add(&places);
     }
 
-    fn revoked(&self, places: &[Place]) {
+    fn revoked(&self, places: &[Place], _lost: bool) {
         let mut partitions = self.lock();
         let keys: Vec<Key> = places.iter().filter_map(|place| partitions.key(place)).collect();
         partitions.release(&keys);

@@ -46,8 +46,16 @@ pub(crate) struct Producer(FutureProducer);
 
 impl Producer {
     pub(crate) fn new(stack: &Stack) -> Self {
+        Self::with(stack, &[])
+    }
+
+    /// A client that sets more than its library does.
+    pub(crate) fn with(stack: &Stack, settings: &[(&str, &str)]) -> Self {
         let mut config = stack.kafka();
         config.set("message.max.bytes", "8388608").set("linger.ms", "0");
+        for (key, value) in settings {
+            config.set(*key, *value);
+        }
         Self(config.create().unwrap())
     }
 
@@ -61,6 +69,11 @@ impl Producer {
                 Place { partition: delivery.partition, offset: delivery.offset }
             })
             .collect()
+    }
+
+    /// Sends one and does not wait; librdkafka sees to it.
+    pub(crate) fn send_off(&self, topic: &str, message: &Message) {
+        drop(self.start(topic, message));
     }
 
     fn start(&self, topic: &str, message: &Message) -> rdkafka::producer::DeliveryFuture {
@@ -151,15 +164,20 @@ impl Reader {
 
     /// Every record from where it stands to the ends of all partitions.
     pub(crate) fn to_end(&self) -> Vec<Record> {
-        let mut ended = std::collections::BTreeSet::new();
         let mut records = Vec::new();
+        self.each_to_end(|record| records.push(record));
+        records
+    }
+
+    /// As [`Reader::to_end`], for who need not keep them.
+    pub(crate) fn each_to_end(&self, mut take: impl FnMut(Record)) {
+        let mut ended = std::collections::BTreeSet::new();
         while ended.len() < self.partitions {
             match self.next(READ_TIMEOUT).expect("a record, or the end of a partition") {
-                Ok(record) => records.push(record),
+                Ok(record) => take(record),
                 Err(partition) => drop(ended.insert(partition)),
             }
         }
-        records
     }
 
     /// What comes within that time.

@@ -9,7 +9,9 @@ pub(crate) mod kafka;
 pub(crate) mod log;
 pub(crate) mod namespace;
 pub(crate) mod serve;
+pub(crate) mod services;
 pub(crate) mod stores;
+pub(crate) mod watch;
 
 use std::time::{Duration, Instant};
 

@@ -42,7 +42,10 @@ impl Stack {
 
     pub(crate) fn kafka(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers);
+        // Else a client that a broker's pause has left without any broker is out for five minutes.
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("metadata.recovery.rebootstrap.trigger.ms", "3000");
         config
     }
 }

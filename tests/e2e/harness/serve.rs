@@ -69,6 +69,23 @@ impl Serve {
         });
     }
 
+    /// How it ended, if it did so by itself, and what it wrote.
+    pub(crate) fn ended(&mut self) -> Option<(ExitStatus, String)> {
+        let status = self.child.try_wait().unwrap()?;
+        Some((status, self.log()))
+    }
+
+    /// What it has written so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// A signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
     /// Waits until it can be told to stop: it listens for signals before it opens its port.
     #[track_caller]
     pub(crate) fn wait_listening(&self) {
@@ -83,6 +100,11 @@ impl Serve {
         let (_, body) = http::request("GET", &url, &[], "").ok()?;
         let report: Value = serde_json::from_str(&body).ok()?;
         report["components"].get(name).cloned()
+    }
+
+    /// What stands at a path of its HTTP, once it answers.
+    pub(crate) fn try_get(&self, path: &str) -> Result<String, String> {
+        http::get(&format!("http://{}{path}", self.addr))
     }
 
     /// What stands at a path of its HTTP.
@@ -103,17 +125,23 @@ impl Serve {
 
     /// SIGTERM: it must finish what it has in hand and end with 0 within five seconds.
     #[track_caller]
-    pub(crate) fn terminate(mut self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    pub(crate) fn terminate(self) {
+        self.stop_within(STOP_WITHIN);
+    }
+
+    /// As [`Serve::terminate`], where a service that is away may hold it up.
+    #[track_caller]
+    pub(crate) fn stop_within(mut self, limit: Duration) {
+        self.signal("TERM");
         let started = Instant::now();
         let mut status: Option<ExitStatus> = None;
-        while status.is_none() && started.elapsed() < STOP_WITHIN {
+        while status.is_none() && started.elapsed() < limit {
             status = self.child.try_wait().unwrap();
             std::thread::sleep(Duration::from_millis(10));
         }
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let status = status.unwrap_or_else(|| panic!("still there 5 s after SIGTERM:\n{log}"));
+        let log = self.log();
+        let status =
+            status.unwrap_or_else(|| panic!("still there {limit:?} after SIGTERM:\n{log}"));
         assert_eq!(status.code(), Some(0), "after SIGTERM:\n{log}");
     }
 }

@@ -136,6 +136,22 @@ impl Declared {
         self
     }
 
+    /// The same topic with as many copies as the installation wants; all but one of several must
+    /// have a record before it counts, so that no single broker's death loses or stops anything.
+    #[must_use]
+    pub fn with_replication(mut self, copies: Option<i32>) -> Self {
+        let Some(copies) = copies else { return self };
+        self.replication = copies;
+        if copies > 1 {
+            let setting = Setting {
+                value: (copies - 1).max(1).to_string(),
+                reason: "all copies but one have a record before it counts".to_owned(),
+            };
+            self.configs.insert("min.insync.replicas".to_owned(), setting);
+        }
+        self
+    }
+
     /// The name without its last part: the aggregate's topics share it.
     #[must_use]
     pub fn aggregate(&self) -> &str {
@@ -222,6 +238,12 @@ pub fn parse(files: &[File<'_>], namespace: &Namespace) -> Result<Vec<Declared>,
         }
     }
     Ok(declared)
+}
+
+/// The topics with as many copies as the installation wants.
+#[must_use]
+pub fn replicated(topics: Vec<Declared>, copies: Option<i32>) -> Vec<Declared> {
+    topics.into_iter().map(|topic| topic.with_replication(copies)).collect()
 }
 
 fn read_yaml<T: for<'de> Deserialize<'de>>(file: &File<'_>) -> Result<T, Error> {

@@ -1,0 +1,134 @@
+//! One of three processes goes: how long its partitions wait, and that nobody else's do.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::await_some;
+use crate::harness::namespace::Namespace;
+use crate::harness::serve::Serve;
+use crate::load::{Measured, exactly_once, partitions_of, under_load, wait_shared};
+
+const PACE: Duration = Duration::from_millis(25);
+/// The session of a killed member runs out after 6 s.
+const KILLED_MAX: Duration = Duration::from_secs(8);
+const STOPPED_MAX: Duration = Duration::from_millis(1_500);
+/// What a partition may notice of another one's move.
+const OTHERS_MAX: Duration = Duration::from_secs(2);
+/// The load goes on undisturbed for this long before and after.
+const CALM: Duration = Duration::from_secs(3);
+
+/// What was measured of a process that went.
+struct Going {
+    at: Instant,
+    until: Instant,
+    own: Vec<i32>,
+}
+
+fn three(namespace: &Namespace, names: bool) -> Vec<Serve> {
+    let one = |number: usize| {
+        let name = format!("handler-{number}");
+        let env = [("MILLRACE_HANDLER_INSTANCE_ID", name.as_str())];
+        Serve::start_with(namespace, "handler", if names { &env } else { &[] })
+    };
+    let processes: Vec<_> = (0..3).map(one).collect();
+    wait_shared(namespace, &processes.iter().collect::<Vec<_>>());
+    processes
+}
+
+fn report(what: &str, namespace: &Namespace, going: &Going, measured: &Measured, limit: Duration) {
+    let others: Vec<i32> = (0..namespace.partitions).filter(|p| !going.own.contains(p)).collect();
+    let again = measured.answered_again(&going.own, going.at);
+    let before = going.at - Duration::from_millis(500);
+    let own = measured.slowest(&going.own, before, going.until);
+    let other = measured.slowest(&others, before, going.until);
+    println!(
+        "  {what}: its partitions {:?} answered again after {again:.2?} (slowest command \
+         {own:.2?}); slowest command of the others {other:.2?}",
+        going.own,
+    );
+    assert!(again < limit, "{what}: answered again after {again:?}");
+    assert!(other < OTHERS_MAX, "{what}: a partition that did not move waited {other:?}");
+    exactly_once(namespace, measured);
+}
+
+#[test]
+fn a_killed_process_is_replaced_within_eight_seconds() {
+    let namespace = Namespace::as_declared();
+    let mut processes = three(&namespace, false);
+    let victim = processes.pop().unwrap();
+    let own = partitions_of(&victim);
+    let (going, measured) = under_load(&namespace, PACE, || {
+        std::thread::sleep(CALM);
+        let at = Instant::now();
+        victim.kill();
+        std::thread::sleep(KILLED_MAX + CALM);
+        Going { at, until: Instant::now(), own }
+    });
+    report("kill -9", &namespace, &going, &measured, KILLED_MAX);
+    processes.into_iter().for_each(Serve::terminate);
+}
+
+#[test]
+fn a_stopped_process_is_replaced_at_once() {
+    let namespace = Namespace::as_declared();
+    let mut processes = three(&namespace, false);
+    let victim = processes.pop().unwrap();
+    let own = partitions_of(&victim);
+    let (going, measured) = under_load(&namespace, PACE, || {
+        std::thread::sleep(CALM);
+        let at = Instant::now();
+        victim.terminate();
+        std::thread::sleep(CALM);
+        Going { at, until: Instant::now(), own }
+    });
+    report("SIGTERM", &namespace, &going, &measured, STOPPED_MAX);
+    processes.into_iter().for_each(Serve::terminate);
+}
+
+#[test]
+fn a_named_process_comes_back_without_a_rebalance() {
+    let namespace = Namespace::as_declared();
+    let mut processes = three(&namespace, true);
+    let victim = processes.pop().unwrap();
+    let own = partitions_of(&victim);
+    let ((going, again), measured) = under_load(&namespace, PACE, || {
+        std::thread::sleep(CALM);
+        victim.terminate();
+        // The restart is what is measured, not how long somebody waits before it.
+        let at = Instant::now();
+        let env = [("MILLRACE_HANDLER_INSTANCE_ID", "handler-2")];
+        let again = Serve::start_with(&namespace, "handler", &env);
+        std::thread::sleep(CALM);
+        (Going { at, until: Instant::now(), own: own.clone() }, again)
+    });
+    assert_eq!(partitions_of(&again), own, "it has its own partitions again, and no other");
+    report("restart under its name", &namespace, &going, &measured, STOPPED_MAX);
+    processes.push(again);
+    processes.into_iter().for_each(Serve::terminate);
+}
+
+#[test]
+fn of_two_processes_with_one_name_the_second_leaves() {
+    let namespace = Namespace::as_declared();
+    let env = [("MILLRACE_HANDLER_INSTANCE_ID", "twin")];
+    let first = Serve::start_with(&namespace, "handler", &env);
+    wait_shared(&namespace, &[&first]);
+    // Whoever has been there for a while stays.
+    std::thread::sleep(Duration::from_secs(31));
+    let (mut second, measured) = under_load(&namespace, PACE, || {
+        let mut second = Serve::start_with(&namespace, "handler", &env);
+        let started = Instant::now();
+        let (status, log) = await_some("the second to leave", Duration::from_secs(30), || {
+            second.ended().ok_or_else(|| "it is still there".to_owned())
+        });
+        println!("  the second left after {:.2?}", started.elapsed());
+        assert_eq!(status.code(), Some(1), "{log}");
+        assert!(log.contains("another process is a member of"), "{log}");
+        assert!(log.contains("MILLRACE_HANDLER_INSTANCE_ID of its own"), "{log}");
+        std::thread::sleep(CALM);
+        second
+    });
+    assert!(second.ended().is_some());
+    wait_shared(&namespace, &[&first]);
+    exactly_once(&namespace, &measured);
+    first.terminate();
+}
