@@ -16,9 +16,7 @@ use super::plan::TopicNames;
 use super::progress::Progress;
 use crate::clock;
 use crate::config;
-use crate::engine::protocol::{
-    Action, Committed, Crossing, From, Handler, Input, Moment, Transaction,
-};
+use crate::engine::protocol::{Action, Crossing, From, Handler, Input, Moment, Transaction};
 use crate::kernel::message::{Outgoing, Record};
 use crate::kernel::stream::Kind;
 use crate::kernel::time::Timestamp;
@@ -32,9 +30,6 @@ use crate::log::kafka::transaction::{End, InputOffset, TransactionalProducer};
 const STOP_CHECK: Duration = Duration::from_millis(100);
 /// How long a service that does not answer is left alone.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// How often the group's offset is asked for, once older owners are fenced off, before it is taken
-/// to be held by a transaction that no broker will end: some 5 s.
-const COMMITTED_TRIES: u32 = 2;
 
 /// What the polling thread tells a lane.
 pub(super) enum ToLane {
@@ -96,7 +91,7 @@ pub(super) struct Lane {
 }
 
 /// The lane was asked to stop.
-struct Stopping;
+pub(super) struct Stopping;
 
 impl Lane {
     /// Runs until it is asked to stop or must. A panic is our bug; it must show.
@@ -161,7 +156,7 @@ impl Lane {
         self.handler.step(Moment { now: clock::now(), nonce: clock::nonce() }, input)
     }
 
-    fn is_stopping(&self) -> bool {
+    pub(super) fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
 
@@ -180,7 +175,11 @@ impl Lane {
     }
 
     /// Says what does not work, once a try, and waits a little.
-    fn waiting(&self, what: &str, error: &dyn std::fmt::Display) -> Result<(), Stopping> {
+    pub(super) fn waiting(
+        &self,
+        what: &str,
+        error: &dyn std::fmt::Display,
+    ) -> Result<(), Stopping> {
         self.wait(&format!("{what}: {error}"), RETRY_PAUSE)
     }
 
@@ -228,59 +227,7 @@ impl Lane {
         }
     }
 
-    fn read_committed(&mut self) -> Result<Input, Stopping> {
-        let mut tries = 0;
-        loop {
-            if self.is_stopping() {
-                return Err(Stopping);
-            }
-            if tries > 0 && tries % COMMITTED_TRIES == 0 {
-                self.end_what_is_open();
-            }
-            tries += 1;
-            let standing = {
-                let witness = self.shared.witness.lock().unwrap_or_else(PoisonError::into_inner);
-                witness.standing(&self.place())
-            };
-            match standing {
-                Ok(standing) => {
-                    let offset = standing.committed.filter(|_| !self.offset_is_lost);
-                    return Ok(Input::Committed(Committed {
-                        offset,
-                        log_start: standing.log_start,
-                        log_end: standing.log_end,
-                    }));
-                }
-                Err(error) => self.waiting("cannot read the committed offset", &error)?,
-            }
-        }
-    }
-
-    /// Frees the group's offset from a transaction that will never end. What is committed then is
-    /// older than what the log holds, so from here on only the position record counts.
-    fn end_what_is_open(&mut self) {
-        let Some(group) = (self.shared.membership)(&self.stop) else { return };
-        let Some(producer) = &self.producer else { return };
-        self.offset_is_lost = true;
-        let input = InputOffset {
-            topic: self.topics.commands.clone(),
-            partition: self.partition,
-            next_offset: 0,
-            metadata: String::new(),
-        };
-        tracing::warn!(topic = %self.topics.commands, partition = self.partition,
-            "the group's offset is held by a transaction that nobody ends; ending it, and going \
-             on where the position record says");
-        if let Err(error) = producer.end_what_is_open(&input, &group) {
-            let error = chain(&error);
-            tracing::warn!(topic = %self.topics.commands, partition = self.partition, error,
-                "could not end it");
-            let id = &self.transactional_id;
-            self.producer = TransactionalProducer::open(&self.shared.kafka, id).ok();
-        }
-    }
-
-    fn place(&self) -> Place {
+    pub(super) fn place(&self) -> Place {
         (self.topics.commands.clone(), self.partition)
     }
 
@@ -512,7 +459,7 @@ impl Lane {
 }
 
 /// An error with its causes, on one line.
-fn chain(error: &Error) -> String {
+pub(super) fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {

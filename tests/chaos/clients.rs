@@ -77,7 +77,8 @@ impl<'n> Client<'n> {
 
     /// Opens every other account, then sends until it is told to stop.
     pub(crate) fn run(mut self, stop: &AtomicBool) {
-        let accounts: Vec<u32> = (0..ACCOUNTS).filter(|n| n % 2 == self.number as u32).collect();
+        let accounts: Vec<u32> =
+            (0..ACCOUNTS).filter(|n| (n % 2 == 0) == self.by_owner()).collect();
         for some in accounts.chunks(OPENING_BURST) {
             let burst = some.iter().map(|account| self.opening(*account)).collect();
             self.send(burst);
