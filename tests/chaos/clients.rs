@@ -75,13 +75,16 @@ impl<'n> Client<'n> {
         self.number == 0
     }
 
-    /// Opens every other account, then sends until it is told to stop.
-    pub(crate) fn run(mut self, stop: &AtomicBool) {
+    /// Opens every other account, waits until all are, then sends until it is told to stop.
+    pub(crate) fn run(mut self, opened: &AtomicBool, stop: &AtomicBool) {
         let accounts: Vec<u32> =
             (0..ACCOUNTS).filter(|n| (n % 2 == 0) == self.by_owner()).collect();
         for some in accounts.chunks(OPENING_BURST) {
             let burst = some.iter().map(|account| self.opening(*account)).collect();
             self.send(burst);
+        }
+        while !opened.load(Ordering::Relaxed) && !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(BURST_EVERY);
         }
         while !stop.load(Ordering::Relaxed) {
             let started = Instant::now();

@@ -13,6 +13,7 @@ use crate::checker::check;
 use crate::clients::{ACCOUNTS, Client, Shared};
 use crate::harness::await_some;
 use crate::harness::namespace::Namespace;
+use crate::harness::serve::Serve;
 use crate::harness::watch::{Watch, longest_gap};
 use crate::instances::Instances;
 use crate::log::Log;
@@ -21,6 +22,8 @@ use crate::model::Sent;
 const INSTANCES: usize = 3;
 /// How long everything may take to be answered once nothing is broken any more.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(90);
+/// How long the openings may take; each is a saga.
+const OPENED_WITHIN: Duration = Duration::from_secs(120);
 const TICK: Duration = Duration::from_millis(50);
 
 /// What a run's faults need to know and to tell.
@@ -57,14 +60,26 @@ impl Run {
         let watch = Watch::start(&namespace);
         let shared = Mutex::new(Shared::default());
         let (stop, quiet) = (AtomicBool::new(false), AtomicBool::new(false));
-        let started = Instant::now();
-        let mut lines = std::thread::scope(|scope| {
+        let opened = AtomicBool::new(false);
+        let (started, mut lines) = std::thread::scope(|scope| {
             // Also if something fails: the clients must not go on for ever.
             let _stop = OnDrop(|| stop.store(true, Ordering::Relaxed));
             for number in 0..2 {
-                let (namespace, shared, stop) = (&namespace, &shared, &stop);
-                scope.spawn(move || Client::new(namespace, shared, seed, number).run(stop));
+                let (namespace, shared) = (&namespace, &shared);
+                let (opened, stop) = (&opened, &stop);
+                scope.spawn(move || {
+                    Client::new(namespace, shared, seed, number).run(opened, stop);
+                });
             }
+            // Openings ask the customers first; afterwards every command is its account's own.
+            let reactors = Serve::ready(&namespace, "reactor");
+            await_some("every account open", OPENED_WITHIN, || match watch.count() {
+                count if count >= ACCOUNTS as usize => Ok(()),
+                count => Err(format!("{count} are")),
+            });
+            reactors.terminate();
+            opened.store(true, Ordering::Relaxed);
+            let started = Instant::now();
             let until = started + Duration::from_secs(seconds);
             let scene = Scene { namespace: &namespace, watch: &watch, until, quiet: &quiet };
             let breaking = scope.spawn(move || {
@@ -79,7 +94,7 @@ impl Run {
                 std::thread::sleep(TICK);
             }
             stop.store(true, Ordering::Relaxed);
-            breaking.join().unwrap()
+            (started, breaking.join().unwrap())
         });
         let ended = Instant::now();
         instances.wait_ready();

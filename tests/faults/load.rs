@@ -71,6 +71,8 @@ pub(crate) fn under_load<T>(
         );
         sent.lock().unwrap().push(Sent { id, partition, at });
     };
+    // Openings ask the customers first. Afterwards only the handlers' own work is to be seen.
+    let reactors = Serve::ready(namespace, "reactor");
     for (partition, all) in (0..).zip(&accounts) {
         for (user, account) in all.iter().enumerate() {
             send(
@@ -81,6 +83,7 @@ pub(crate) fn under_load<T>(
         }
     }
     await_answers(&watch, &sent.lock().unwrap());
+    reactors.terminate();
     let stop = AtomicBool::new(false);
     let outcome = std::thread::scope(|scope| {
         scope.spawn(|| {

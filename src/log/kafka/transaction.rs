@@ -207,8 +207,8 @@ impl TransactionalProducer {
     ///
     /// Brokers that were killed while a transaction was being committed have come back with its
     /// marker written everywhere but beside the group's offsets (seen on Kafka 4.3): the offset is
-    /// then pending until the same producer's next marker, and nobody is told what it is. Afterwards
-    /// the group has the offset of some transaction before: no witness of the last one.
+    /// then pending until the same producer's next marker, and nobody is told what it is. After
+    /// this the group has the offset of some transaction before: no witness of the last one.
     ///
     /// # Errors
     /// The brokers do not answer, or refuse: make a new producer.

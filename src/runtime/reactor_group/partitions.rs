@@ -88,7 +88,7 @@ impl Rebalance for Partitions {
         self.given().extend(places);
     }
 
-    fn revoked(&self, places: &[Place]) {
+    fn revoked(&self, places: &[Place], _lost: bool) {
         self.given().retain(|place| !places.contains(place));
         self.release(places);
     }
