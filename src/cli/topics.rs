@@ -1,6 +1,7 @@
 //! `millrace topics plan|apply`: declarations -> drift, or topics as declared.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -9,6 +10,10 @@ use super::{Exit, Failure, Output};
 use crate::config::Config;
 use crate::log::kafka::topic::{self, Admin, Applied, Declared, Drift, File};
 use crate::topics;
+
+/// How long the brokers may take to tell each other of a change.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
+const SETTLE_LOOK: Duration = Duration::from_millis(200);
 
 /// The subcommand's arguments.
 #[derive(Debug, clap::Args)]
@@ -36,6 +41,18 @@ struct Options {
     from: Option<PathBuf>,
 }
 
+/// What still differs once the brokers had time to tell each other.
+async fn settled(admin: &Admin, declared: &[Declared]) -> Result<Vec<Vec<Drift>>, topic::Error> {
+    let started = Instant::now();
+    loop {
+        let left = admin.plan(declared).await?;
+        if left.iter().all(Vec::is_empty) || started.elapsed() > SETTLE_MAX {
+            return Ok(left);
+        }
+        tokio::time::sleep(SETTLE_LOOK).await;
+    }
+}
+
 /// Runs the subcommand.
 ///
 /// # Errors
@@ -52,7 +69,7 @@ pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyho
             let declared = declared(&options, config)?;
             let admin = Admin::connect(&config.kafka).await?;
             let applied = admin.apply(&declared).await?;
-            let left = admin.plan(&declared).await?;
+            let left = settled(&admin, &declared).await?;
             if left.iter().any(|drift| !drift.is_empty()) {
                 show(&declared, &left, output)?;
                 anyhow::bail!("the brokers took the changes, but the topics still differ");

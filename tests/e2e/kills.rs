@@ -13,10 +13,11 @@ use uuid::Uuid;
 
 use crate::clients::topic_id;
 use crate::harness::avro::{Registry, encode, money};
+use crate::harness::await_some;
 use crate::harness::commands::{command, command_with_id, create, deposit, transfer, withdraw};
 use crate::harness::judge;
 use crate::harness::kafka::{Message, Place, Producer, own_partition};
-use crate::harness::log::{Answers, Message as Decoded, await_transfers};
+use crate::harness::log::{Answers, Message as Decoded, await_transfers, events};
 use crate::harness::namespace::Namespace;
 use crate::harness::serve::Serve;
 
@@ -197,6 +198,11 @@ fn kills_at_any_moment_lose_nothing_and_double_nothing() {
                 })
             })
             .into();
+        // An opening takes several hops: with a kill a second, hardly any account would be there.
+        await_some("open accounts", OWNED_WITHIN, || match events(&namespace).len() {
+            count if count >= ACCOUNTS as usize / 2 => Ok(()),
+            count => Err(format!("{count} events")),
+        });
         let kills = kill_on(&namespace, &mut processes, &mut random);
         stop.store(true, Ordering::Relaxed);
         let sent: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();

@@ -360,6 +360,7 @@ fn timers_are_never_early_and_hardly_late_after_a_kill_too() {
     serve.kill();
     let mut serve = Serve::start_with(&namespace, "handler", &key);
     serve.wait_ready();
+    let ready = chrono::Utc::now().timestamp_micros();
     reached("StepRepeated");
     let mut due = HashMap::new();
     let mut late: Vec<i64> = Vec::new();
@@ -369,13 +370,16 @@ fn timers_are_never_early_and_hardly_late_after_a_kill_too() {
         if let Some(due) =
             due.insert(event.account.clone(), event.message.fields["deadline"].as_i64())
         {
-            late.push(at - due.unwrap());
+            let due = due.unwrap();
+            assert!(at >= due, "early by {} us", due - at);
+            // While nobody owned the partition, nobody could be in time.
+            late.push((at - due.max(ready)).max(0));
         }
     }
     late.sort_unstable();
-    let (first, p99) = (late[0], late[late.len() * 99 / 100]);
-    println!("{} timers: earliest {first} us after its time, p99 {p99} us", late.len());
-    assert!(late.len() >= SAGAS && first >= 0, "early by {} us", -first);
+    let p99 = late[late.len() * 99 / 100];
+    println!("{} timers: p99 {p99} us late", late.len());
+    assert!(late.len() >= SAGAS);
     assert!(p99 <= 1_000_000, "p99 is late by {p99} us");
     serve.terminate();
 }
