@@ -158,7 +158,9 @@ pub(crate) fn partitions_of(serve: &Serve) -> Vec<i32> {
         let (_, rest) = line.split_once("partition=\"").expect("a partition");
         rest.split_once('"').expect("its end").0.parse().expect("its number")
     };
-    running.map(partition).collect()
+    let mut own: Vec<i32> = running.map(partition).collect();
+    own.sort_unstable();
+    own
 }
 
 /// Waits until the processes handle all partitions between them, and the last of them has some.
