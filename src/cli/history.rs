@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{Exit, Output, stream_name};
+use super::{Exit, Output, reading, stream_name};
 use crate::codec::banking::AccountCodec;
 use crate::codec::banking::account_opening::AccountOpeningCodec;
 use crate::codec::banking::customer::CustomerCodec;
@@ -18,9 +18,9 @@ use crate::domain::banking::{account, account_opening, customer, transfer};
 use crate::kernel::codec::{Codec, CodecError};
 use crate::kernel::decider::Decider;
 use crate::kernel::message::Record;
-use crate::kernel::stream::{Kind, parse_event_key, partition_of};
+use crate::kernel::stream::{Kind, parse_event_key};
 use crate::log::kafka;
-use crate::log::kafka::partition_reader::{PartitionReader, Start, Visit};
+use crate::log::kafka::partition_reader::Visit;
 use crate::runtime;
 
 /// How many events wait to be shown while the next ones are read.
@@ -57,12 +57,12 @@ pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyho
     let decode = decoder(&aggregate, &schemas)
         .with_context(|| format!("the events of {aggregate} cannot be read by this program"))?;
     let topic = config.namespace.dotted(&format!("{aggregate}.{}", Kind::Events.as_str()));
-    let (events, mut reading) = mpsc::channel(WAITING_MAX);
+    let (events, mut coming) = mpsc::channel(WAITING_MAX);
     let (kafka, key_id) = (config.kafka.clone(), id.clone());
     let spinner = output.spinner(format!("reading {topic}"));
     let reader = tokio::task::spawn_blocking(move || read(&kafka, &topic, &key_id, &events));
     let (mut last, mut rows) = (0, Vec::new());
-    while let Some((sequence, record)) = reading.recv().await {
+    while let Some((sequence, record)) = coming.recv().await {
         // An exact repeat that compaction has not removed yet.
         if sequence <= last {
             continue;
@@ -76,7 +76,7 @@ pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyho
         }
         last = sequence;
         let fields = match &record.value {
-            Some(value) => read_fields(&decode, config, &schemas, value).await?,
+            Some(value) => reading::decoded(config, &schemas, || decode(value)).await?,
             None => Value::Null,
         };
         output.json(&as_json(&aggregate, &id, sequence, &record, &fields))?;
@@ -104,9 +104,7 @@ fn read(
     id: &str,
     events: &mpsc::Sender<(u64, Record)>,
 ) -> Result<(), kafka::Error> {
-    let count = kafka::sender::Sender::open(config)?.partition_count(topic)?;
-    let mut reader =
-        PartitionReader::open(config, topic, partition_of(id, count), Start::Beginning)?;
+    let mut reader = reading::open_stream(config, topic, id)?;
     reader.to_end(|record| {
         let sequence = record
             .key
@@ -141,22 +139,6 @@ fn decoding<D: Decider<Event: Serialize>>(codec: impl Codec<D>) -> Decode {
         serde_json::to_value(codec.decode_event(value)?)
             .map_err(|error| CodecError::Corrupt { what: "an event", reason: error.to_string() })
     })
-}
-
-/// Reads an event's fields; asks the registry if its schema is not known here.
-async fn read_fields(
-    decode: &Decode,
-    config: &Config,
-    schemas: &Arc<Schemas>,
-    value: &[u8],
-) -> anyhow::Result<Value> {
-    match decode(value) {
-        Err(CodecError::UnknownSchema(id)) => {
-            runtime::schemas::look_up(config, schemas, id).await?;
-            Ok(decode(value)?)
-        }
-        other => Ok(other?),
-    }
 }
 
 fn as_row(sequence: u64, record: &Record, fields: &Value) -> [String; 6] {

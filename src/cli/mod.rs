@@ -15,6 +15,7 @@ pub mod failure;
 pub mod history;
 pub mod output;
 mod owners;
+mod reading;
 pub mod sagas;
 pub mod schemas;
 pub mod send;

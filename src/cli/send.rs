@@ -7,13 +7,12 @@ use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::{Exit, Failure, Output, stream_name};
+use super::{Exit, Failure, Output, reading, stream_name};
 use crate::clock;
 use crate::codec;
 use crate::codec::schemas::Schemas;
 use crate::config::Config;
 use crate::engine::metadata::Metadata;
-use crate::kernel::codec::CodecError;
 use crate::kernel::message::Headers;
 use crate::kernel::result::{CommandResult, Outcome};
 use crate::kernel::stream::{Kind, partition_of};
@@ -156,13 +155,7 @@ pub(super) async fn decode(
     schemas: &Arc<Schemas>,
     value: &[u8],
 ) -> anyhow::Result<CommandResult> {
-    match codec::result::decode(schemas, value) {
-        Err(CodecError::UnknownSchema(id)) => {
-            runtime::schemas::look_up(config, schemas, id).await?;
-            Ok(codec::result::decode(schemas, value)?)
-        }
-        other => Ok(other?),
-    }
+    reading::decoded(config, schemas, || codec::result::decode(schemas, value)).await
 }
 
 /// Makes a command of the arguments.

@@ -79,11 +79,6 @@ impl Targets {
         let partition = partition_of(&dispatch.id, target.partition_count);
         Ok(Crossing { topic: Arc::clone(&target.topic), partition, record })
     }
-
-    /// The aggregates that can be reached.
-    pub fn names(&self) -> impl Iterator<Item = AggregateName> {
-        self.0.keys().copied()
-    }
 }
 
 #[cfg(test)]

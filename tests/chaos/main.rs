@@ -2,8 +2,8 @@
 //! Afterwards the whole log is read and judged.
 //!
 //! These tests break the services of the stack that they run on, so they run alone on a stack of
-//! their own: `ops/test` does that, and `ops/chaos` for as long as you like. `CHAOS_SECONDS` is the
-//! length of the load, `CHAOS_SEED` draws the same commands and moments again.
+//! their own: `ops/test --test chaos`, and `ops/chaos` for as long as you like. `CHAOS_SECONDS` is
+//! the length of the load, `CHAOS_SEED` draws the same commands and moments again.
 
 #![expect(
     clippy::unwrap_used,

@@ -2,7 +2,7 @@
 //! nothing is lost or doubled by it.
 //!
 //! Figures are printed and asserted. These tests break the services of the stack that they run on:
-//! `ops/test` runs them one after the other, alone.
+//! `ops/test --test faults` runs them one after the other, alone.
 
 #![expect(
     clippy::unwrap_used,

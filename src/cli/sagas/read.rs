@@ -7,13 +7,13 @@ use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 
 use super::Manager;
-use crate::cli::Output;
+use crate::cli::{Output, reading};
 use crate::codec::banking::account_opening::AccountOpeningCodec;
 use crate::codec::banking::transfer::TransferCodec;
 use crate::codec::schemas::Schemas;
 use crate::config::Config;
 use crate::domain::banking::{account_opening, transfer};
-use crate::kernel::codec::{Codec, CodecError};
+use crate::kernel::codec::Codec;
 use crate::kernel::decider::Decider;
 use crate::kernel::message::Record;
 use crate::kernel::stream::{Kind, parse_event_key, partition_of};
@@ -319,14 +319,8 @@ impl Reading {
         if sequence != folded.version + 1 {
             bail!("{id} jumps from {} to {sequence}", folded.version);
         }
-        let event = match codec.decode_event(value) {
-            Err(CodecError::UnknownSchema(schema)) => {
-                let looking = runtime::schemas::look_up(&self.config, &self.schemas, schema);
-                self.handle.block_on(looking)?;
-                codec.decode_event(value)?
-            }
-            other => other?,
-        };
+        let decode = || codec.decode_event(value);
+        let event = self.handle.block_on(reading::decoded(&self.config, &self.schemas, decode))?;
         D::evolve(&mut folded.state, &event, at);
         folded.version = sequence;
         folded.causation_id = text("causation_id").map(str::to_owned);

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::Manager;
 use super::read::{self, Saga, State};
-use crate::cli::{Exit, Output, send};
+use crate::cli::{Exit, Output, reading, send};
 use crate::clock;
 use crate::codec::banking::AccountCodec;
 use crate::codec::schemas::Schemas;
@@ -20,11 +20,11 @@ use crate::config::Config;
 use crate::domain::banking::{account, account_opening, transfer};
 use crate::engine::dispatch::Targets;
 use crate::engine::origin::Source;
-use crate::kernel::codec::{Codec, CodecError};
+use crate::kernel::codec::Codec;
 use crate::kernel::message::Record;
 use crate::kernel::reactor::Dispatch;
 use crate::kernel::result::Outcome;
-use crate::kernel::stream::{AggregateName, Kind, parse_event_key, partition_of};
+use crate::kernel::stream::{Kind, parse_event_key};
 use crate::log::kafka::group::Witness;
 use crate::log::kafka::partition_reader::{PartitionReader, Start, Visit};
 use crate::log::kafka::sender::Sender;
@@ -174,12 +174,8 @@ struct Search {
 
 impl Search {
     fn run(&self) -> anyhow::Result<bool> {
-        const NAME: AggregateName = account::NAME;
-        let topic = self.config.namespace.dotted(&NAME.topic(Kind::Events));
-        let count = Sender::open(&self.config.kafka)?.partition_count(&topic)?;
-        let partition = partition_of(&self.account_id, count);
-        let mut reader =
-            PartitionReader::open(&self.config.kafka, &topic, partition, Start::Beginning)?;
+        let topic = self.config.namespace.dotted(&account::NAME.topic(Kind::Events));
+        let mut reader = reading::open_stream(&self.config.kafka, &topic, &self.account_id)?;
         let codec = AccountCodec::new(Arc::clone(&self.schemas));
         let mut found = Ok(false);
         reader.to_end(|record| {
@@ -197,14 +193,8 @@ impl Search {
         if !is_own || !name.ends_with(".MoneyReceived") {
             return Ok(false);
         }
-        let event = match codec.decode_event(value) {
-            Err(CodecError::UnknownSchema(schema)) => {
-                let looking = runtime::schemas::look_up(&self.config, &self.schemas, schema);
-                self.handle.block_on(looking)?;
-                codec.decode_event(value)?
-            }
-            other => other?,
-        };
+        let decode = || codec.decode_event(value);
+        let event = self.handle.block_on(reading::decoded(&self.config, &self.schemas, decode))?;
         let account::Event::MoneyReceived(event) = event else { return Ok(false) };
         Ok(event.transfer_id == self.transfer_id)
     }

@@ -1,5 +1,6 @@
 //! The thread of a reactor: carries out what the machines of its partitions want.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -321,9 +322,9 @@ impl Driver {
     fn send(&self, session: &Session, places: &[Place], crossings: &[Crossing]) -> bool {
         let mut outbox = session.partitions.outbox();
         loop {
-            let started = Instant::now();
+            let (started, has_told) = (Instant::now(), Cell::new(false));
             let give_up = || {
-                if started.elapsed() > SLOW {
+                if started.elapsed() > SLOW && !has_told.replace(true) {
                     let reason = "the brokers do not acknowledge commands";
                     for place in places {
                         self.board.update(place, |status| {
