@@ -18,6 +18,7 @@ use crate::harness::watch::{Arrival, Watch};
 
 const ACCOUNTS_A_PARTITION: usize = 5;
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+const SHARED_WITHIN: Duration = Duration::from_secs(30);
 
 /// A command that was sent.
 #[derive(Clone, Copy, Debug)]
@@ -163,17 +164,32 @@ pub(crate) fn partitions_of(serve: &Serve) -> Vec<i32> {
     own
 }
 
+/// Waits until the processes, each of which is ready, handle all partitions between them: who handles
+/// which.
+pub(crate) fn wait_handled(namespace: &Namespace, processes: &mut [Serve]) -> Vec<Vec<i32>> {
+    processes.iter_mut().for_each(Serve::wait_ready);
+    let processes: Vec<&Serve> = processes.iter().collect();
+    wait_owned(namespace, &processes, |_| true)
+}
+
 /// Waits until the processes handle all partitions between them, and the last of them has some.
 pub(crate) fn wait_shared(namespace: &Namespace, processes: &[&Serve]) {
+    wait_owned(namespace, processes, |owned| owned.last().is_some_and(|some| !some.is_empty()));
+}
+
+fn wait_owned(
+    namespace: &Namespace,
+    processes: &[&Serve],
+    are_right: impl Fn(&[Vec<i32>]) -> bool,
+) -> Vec<Vec<i32>> {
     let total = usize::try_from(namespace.partitions).unwrap();
-    await_some("partitions shared", Duration::from_secs(30), || {
+    await_some("partitions shared", SHARED_WITHIN, || {
         let owned: Vec<_> = processes.iter().map(|one| partitions_of(one)).collect();
-        let shared = owned.last().is_some_and(|some| !some.is_empty());
-        match shared && owned.iter().map(Vec::len).sum::<usize>() == total {
-            true => Ok(()),
+        match are_right(&owned) && owned.iter().map(Vec::len).sum::<usize>() == total {
+            true => Ok(owned),
             false => Err(format!("{owned:?}")),
         }
-    });
+    })
 }
 
 /// The log and the answers tell the same story, each command once.
