@@ -10,7 +10,6 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 PACKAGES_TO_RUN=(ca-certificates curl kcat maven postgresql python3-venv)
-PACKAGES_TO_TEST=(faketime)
 PACKAGES_TO_BUILD=(cmake g++ make pkg-config libssl-dev zlib1g-dev libzstd-dev libcurl4-openssl-dev)
 
 install_packages() { # package...
@@ -163,7 +162,7 @@ if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
   *) die "$EXIT_USAGE" "usage: ops/local/install.sh [packages|services]" ;;
   esac
   if [[ ${1:-all} != services ]]; then
-    install_packages "${PACKAGES_TO_RUN[@]}" "${PACKAGES_TO_BUILD[@]}" "${PACKAGES_TO_TEST[@]}"
+    install_packages "${PACKAGES_TO_RUN[@]}" "${PACKAGES_TO_BUILD[@]}"
   fi
   if [[ ${1:-all} != packages && $(stack_kind) == local ]]; then install_services; fi
 fi

@@ -1,6 +1,9 @@
 //! The machine's clock jumps under a running handler: an event is never before the one before it.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::fold::micros;
@@ -14,36 +17,32 @@ const PACE: Duration = Duration::from_millis(50);
 const BETWEEN: Duration = Duration::from_secs(3);
 const HOUR_MICROS: i64 = 3_600_000_000;
 
-/// The library that stands between a process and the clock (Debian's `faketime`).
-fn library() -> PathBuf {
-    let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
-    let path = PathBuf::from(format!("/usr/lib/{triple}/faketime/libfaketimeMT.so.1"));
-    assert!(path.exists(), "{} is not there: apt-get install faketime", path.display());
-    path
+/// Compiles the library that stands between a process and the clock.
+fn library(directory: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/clock.c");
+    let library = directory.join("clock.so");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&library).arg(source);
+    assert!(compiler.status().expect("a C compiler").success());
+    library
 }
 
 #[test]
 fn a_clock_that_jumps_never_puts_an_event_before_another() {
     let namespace = Namespace::as_declared();
+    let library = library(&namespace.directory());
     let offset = namespace.directory().join("clock");
-    // Moved in one step: a process that read half a line would be in another year.
-    let jump = |to: &str| {
-        let new = offset.with_extension("new");
-        std::fs::write(&new, format!("{to}\n")).unwrap();
-        std::fs::rename(&new, &offset).unwrap();
-    };
-    jump("+0");
-    let library = library();
+    let file = File::create(&offset).unwrap();
+    let jump = |seconds: i64| file.write_all_at(&seconds.to_ne_bytes(), 0).unwrap();
+    jump(0);
     let env = [
         ("LD_PRELOAD", library.to_str().unwrap()),
-        ("FAKETIME_TIMESTAMP_FILE", offset.to_str().unwrap()),
-        ("FAKETIME_NO_CACHE", "1"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ("CLOCK_OFFSET_FILE", offset.to_str().unwrap()),
     ];
     let mut serve = Serve::start_with(&namespace, "handler", &env);
     serve.wait_ready();
     let ((), measured) = under_load(&namespace, PACE, || {
-        for to in ["+0", "-3600", "+3600", "+0"] {
+        for to in [0, -3_600, 3_600, 0] {
             jump(to);
             std::thread::sleep(BETWEEN);
         }

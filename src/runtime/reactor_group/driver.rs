@@ -361,11 +361,15 @@ impl Driver {
             return false;
         }
         if let Err(error) = session.partitions.outbox().store(&storing, || self.is_stopping()) {
+            // They are stored once more when everything is given back.
+            if self.is_stopping() {
+                return false;
+            }
             for (place, ..) in &storing {
                 self.waiting(place, error.to_string());
             }
             std::thread::sleep(RETRY_PAUSE);
-            return !self.is_stopping();
+            return true;
         }
         let offsets = storing
             .iter()
