@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
@@ -21,6 +22,33 @@ pub(crate) struct Arrival {
     pub(crate) id: Uuid,
 }
 
+/// A consumer that belongs to no group has stood still for minutes after a broker's pause: one that
+/// hears nothing for so long is replaced.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+fn config(namespace: &Namespace) -> ClientConfig {
+    let mut config = namespace.stack.kafka();
+    config
+        .set("group.id", format!("{}.watch", namespace.name))
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .set("auto.offset.reset", "earliest")
+        .set("fetch.wait.max.ms", "20")
+        .set("fetch.queue.backoff.ms", "5")
+        .set("reconnect.backoff.max.ms", "1000");
+    config
+}
+
+fn open(config: &ClientConfig, topic: &str, next: &[i64]) -> BaseConsumer {
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in (0..).zip(next) {
+        list.add_partition_offset(topic, partition, Offset::Offset(*offset)).unwrap();
+    }
+    consumer.assign(&list).unwrap();
+    consumer
+}
+
 /// Reads the results topic on a thread of its own, from the start.
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
@@ -31,38 +59,35 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn start(namespace: &Namespace) -> Self {
         let topic = namespace.topic("results");
-        let consumer: BaseConsumer = namespace
-            .stack
-            .kafka()
-            .set("group.id", format!("{}.watch", namespace.name))
-            .set("enable.auto.commit", "false")
-            .set("isolation.level", "read_committed")
-            .set("auto.offset.reset", "earliest")
-            .set("fetch.wait.max.ms", "20")
-            .set("fetch.queue.backoff.ms", "5")
-            .set("reconnect.backoff.max.ms", "1000")
-            .create()
-            .unwrap();
-        let mut list = TopicPartitionList::new();
-        for partition in 0..namespace.partitions {
-            list.add_partition_offset(&topic, partition, Offset::Beginning).unwrap();
-        }
-        consumer.assign(&list).unwrap();
+        let config = config(namespace);
+        let mut next: Vec<i64> =
+            vec![0; usize::try_from(namespace.partitions).expect("some partitions")];
+        let mut consumer = open(&config, &topic, &next);
         let stop = Arc::new(AtomicBool::new(false));
         let arrivals = Arc::new(Mutex::new(Vec::new()));
         let thread = {
             let (stop, arrivals) = (Arc::clone(&stop), Arc::clone(&arrivals));
             std::thread::spawn(move || {
+                let mut heard = Instant::now();
                 while !stop.load(Ordering::Relaxed) {
+                    let polled = consumer.poll(Duration::from_millis(50));
                     // An error is a broker that is away: it comes back.
-                    let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) else {
+                    let Some(Ok(message)) = polled else {
+                        if let Some(Err(error)) = polled {
+                            println!("  watch: {error}");
+                        }
+                        if heard.elapsed() > SILENCE_MAX {
+                            consumer = open(&config, &topic, &next);
+                            heard = Instant::now();
+                        }
                         continue;
                     };
+                    heard = Instant::now();
+                    let partition = message.partition();
+                    next[usize::try_from(partition).unwrap()] = message.offset() + 1;
                     let key = std::str::from_utf8(message.key().unwrap()).unwrap();
                     let id = Uuid::parse_str(key).unwrap();
-                    let arrival =
-                        Arrival { at: Instant::now(), partition: message.partition(), id };
-                    arrivals.lock().unwrap().push(arrival);
+                    arrivals.lock().unwrap().push(Arrival { at: heard, partition, id });
                 }
             })
         };
