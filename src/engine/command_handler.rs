@@ -77,6 +77,8 @@ pub struct CommandHandler<D: Decider, C> {
     /// The record that must stand where the results are read on; `None` once it was found.
     pub(super) expected: Option<Noted>,
     pub(super) timers: Timers,
+    /// Up to when the answers' window goes; `None` before the position is known.
+    pub(super) window_end: Option<Timestamp>,
     /// As the last committed transaction left it; `None` before the first one.
     pub(super) position: Option<Position>,
     pub(super) committed: Committed,
@@ -102,6 +104,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             shelf,
             expected: None,
             timers: Timers::default(),
+            window_end: None,
             position: None,
             committed: Committed::default(),
             restoring: VecDeque::new(),
@@ -196,6 +199,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         let mut bytes = 0;
         let mut needs = None;
         let mut next_offset = position.next_offset;
+        let mut command_time = position.command_time;
         while let Some(record) = self.inbox.front() {
             if batch.len() >= self.settings.batch_max || bytes >= self.settings.batch_bytes_max {
                 break;
@@ -206,6 +210,8 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
                     break;
                 }
                 next_offset = record.offset + 1;
+                let appended = Timestamp::from_millis(record.timestamp_ms).min(now);
+                command_time = command_time.max(Some(appended));
                 bytes += record.byte_count();
             }
             batch.extend(self.inbox.pop_front());
@@ -220,7 +226,8 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             self.phase = if needs.is_some() { Phase::LookingUp } else { Phase::Idle };
             return needs.map_or_else(|| self.receive(), Action::LookUpSchema);
         }
-        let mut next = Position { next_offset, nonce: moment.nonce, ..position.clone() };
+        let nonce = moment.nonce;
+        let mut next = Position { next_offset, nonce, command_time, ..position.clone() };
         next.origins.extend(changes.origins.iter().map(|(source, at)| (source.clone(), *at)));
         let transaction = self.transaction(&next, records);
         let last_result = last_result(&transaction, now);
@@ -260,9 +267,12 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         for ((id, name), at) in changes.timers {
             self.timers.set(&id, &name, at);
         }
+        let command_time = in_flight.position.command_time;
         for (key, answer) in changes.answers {
-            self.answers.insert(key, answer);
+            let at = command_time.map_or(answer.decided_at(), |time| time.max(answer.decided_at()));
+            self.answers.insert(key, answer, at);
         }
+        self.window_end = self.window_end.max(command_time);
         let place = |noted: Noted| last_result.map(|offset| Noted { offset, ..noted });
         self.answers.note(in_flight.last_result.and_then(place), changes.command_count);
         self.counts.next_offset = in_flight.position.next_offset;

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::origin::Source;
+use crate::kernel::time::Timestamp;
 
-/// The form of the position record; another number is not read.
-const FORM: u8 = 1;
+/// The form of the position record that is written. The one before it is read, too.
+const FORM: u8 = 2;
+const FORM_BEFORE: u8 = 1;
 
 /// What the owner of a partition must know to go on where the last transaction ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,19 @@ pub struct Position {
     pub nonce: u64,
     /// The highest origin taken from each source: what is not above it is a repeat.
     pub origins: BTreeMap<Source, (i64, u32)>,
+    /// When the newest command before `next_offset` was appended, as far as the handler's own clock
+    /// agrees. Answers are remembered from here back: by the log's time, so that neither a handler
+    /// that was away for a day nor a clock that is wrong forgets one that a repeat still needs.
+    pub command_time: Option<Timestamp>,
+}
+
+/// The record as it was before `command_time`.
+#[derive(Deserialize)]
+struct PositionBefore {
+    topic_id: Uuid,
+    next_offset: i64,
+    nonce: u64,
+    origins: BTreeMap<Source, (i64, u32)>,
 }
 
 impl Position {
@@ -36,10 +51,15 @@ impl Position {
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (&form, rest) = bytes.split_first()?;
-        if form != FORM {
-            return None;
+        match form {
+            FORM => postcard::from_bytes(rest).ok(),
+            FORM_BEFORE => {
+                let before: PositionBefore = postcard::from_bytes(rest).ok()?;
+                let PositionBefore { topic_id, next_offset, nonce, origins } = before;
+                Some(Self { topic_id, next_offset, nonce, origins, command_time: None })
+            }
+            _ => None,
         }
-        postcard::from_bytes(rest).ok()
     }
 }
 
@@ -91,9 +111,17 @@ mod tests {
             next_offset: 42,
             nonce: 9,
             origins: [(source, (17, 2))].into(),
+            command_time: Some(Timestamp(5)),
         };
-        assert_eq!(Position::from_bytes(&position.to_bytes()), Some(position));
-        assert_eq!(Position::from_bytes(&[2, 0]), None);
+        assert_eq!(Position::from_bytes(&position.to_bytes()), Some(position.clone()));
+        assert_eq!(Position::from_bytes(&[3, 0]), None);
+        // The form before ended with the origins.
+        let mut before = Position { command_time: None, ..position }.to_bytes();
+        assert_eq!(before.pop(), Some(0));
+        before[0] = FORM_BEFORE;
+        let read = Position::from_bytes(&before).unwrap();
+        assert_eq!((read.next_offset, read.command_time), (42, None));
+        assert_eq!(read.origins.len(), 1);
         assert_eq!(Position::from_bytes(&[]), None);
     }
 

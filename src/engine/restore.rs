@@ -59,7 +59,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             }
         }
         self.answers.note(last, count);
-        match self.relieve(now) {
+        match self.relieve() {
             Ok(()) => Action::More,
             Err(error) => self.in_trouble(error, Then::Restore(kind)),
         }
@@ -237,7 +237,9 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         if let Some(answer) = Answer::of(&result) {
             let stream = StreamHash::new(D::NAME, &result.aggregate_id);
             let internal = record.headers.get(RESULT_OF).is_some();
-            self.answers.insert(CommandKey::new(stream, result.command_id, internal), answer);
+            let key = CommandKey::new(stream, result.command_id, internal);
+            let at = result.decided_at.max(Timestamp::from_millis(record.timestamp_ms));
+            self.answers.insert(key, answer, at);
         }
         Ok(())
     }

@@ -37,19 +37,26 @@ pub(super) enum Then {
 impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
     /// Has a topic read back.
     pub(super) fn restore(&mut self, kind: Kind, now: Timestamp) -> Action {
-        if let Err(error) = self.prepare(kind, now) {
+        if kind == Kind::Results {
+            let last = self.position.as_ref().and_then(|position| position.command_time);
+            self.window_end = Some(last.unwrap_or(now));
+        }
+        if let Err(error) = self.prepare(kind) {
             return self.in_trouble(error, Then::Restore(kind));
         }
         self.phase = Phase::Restoring(kind);
         let from = match (kind, self.expected) {
             (Kind::Results, Some(noted)) => From::Offset(noted.offset),
-            (Kind::Results, None) => From::Moment(now.plus_seconds(-self.settings.window_seconds)),
+            (Kind::Results, None) => {
+                let end = self.window_end.unwrap_or(now);
+                From::Moment(end.plus_seconds(-self.settings.window_seconds))
+            }
             _ => From::Start,
         };
         Action::Restore { kind, from }
     }
 
-    fn prepare(&mut self, kind: Kind, now: Timestamp) -> Result<(), ShelfError> {
+    fn prepare(&mut self, kind: Kind) -> Result<(), ShelfError> {
         self.restoring.clear();
         let counts = &mut self.counts;
         match kind {
@@ -57,14 +64,20 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
                 counts.restored_snapshots = 0;
                 self.streams.clear();
                 let topic_id = self.settings.results_topic_id;
-                self.answers.open(topic_id, now, self.shelf.as_mut())?;
+                self.window_end = None;
+                self.answers.open(topic_id, self.shelf.as_mut())?;
             }
             Kind::Events => counts.restored_events = 0,
             Kind::Timers => counts.restored_timers = 0,
-            Kind::Results => counts.restored_results = 0,
+            Kind::Results => {
+                counts.restored_results = 0;
+                if let Some(end) = self.window_end {
+                    self.answers.forget_stale(end, self.shelf.as_mut())?;
+                }
+            }
             Kind::Commands | Kind::DeadLetters => {}
         }
-        self.relieve(now)?;
+        self.relieve()?;
         self.expected = self.answers.noted().filter(|_| kind == Kind::Results);
         Ok(())
     }
@@ -94,15 +107,17 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         }
     }
 
-    /// Puts on the shelf what memory has no room for.
-    pub(super) fn relieve(&mut self, now: Timestamp) -> Result<(), ShelfError> {
-        self.answers.relieve(now, self.shelf.as_mut())?;
+    /// Puts on the shelf what memory has no room for, and forgets what is before the window.
+    pub(super) fn relieve(&mut self) -> Result<(), ShelfError> {
+        // Before the position is known nothing is too old.
+        let end = self.window_end.unwrap_or(Timestamp(i64::MIN / 2));
+        self.answers.relieve(end, self.shelf.as_mut())?;
         self.streams.relieve::<D>(self.shelf.as_mut())
     }
 
     /// Goes on with the next turn, once there is room in memory.
     pub(super) fn go_on(&mut self, moment: Moment) -> Action {
-        match self.relieve(moment.now) {
+        match self.relieve() {
             Ok(()) => {
                 self.shelf_attempts = 0;
                 self.next_turn(moment)

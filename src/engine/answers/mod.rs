@@ -8,6 +8,7 @@
 //! | limit | value |
 //! |---|---|
 //! | remembered | at least the window after the decision, on the shelf at most half as long again |
+//! | the window's end | when the last decided command was appended: a handler that was away forgets nothing |
 //! | in memory | as many as set, and a few hundred more |
 //! | moved at a time | what came in since the last time, and at most [`MOVED_MAX`] beyond |
 //!
@@ -104,7 +105,8 @@ struct Mark {
 pub struct Answers {
     limit: usize,
     window_seconds: i64,
-    recent: HashMap<CommandKey, Answer>,
+    /// Each with the moment from which the window counts for it.
+    recent: HashMap<CommandKey, (Answer, Timestamp)>,
     /// The keys of the recent ones, the oldest first.
     order: VecDeque<CommandKey>,
     marks: VecDeque<Mark>,
@@ -144,18 +146,14 @@ impl Answers {
     pub fn open(
         &mut self,
         topic_id: Uuid,
-        now: Timestamp,
         shelf: &mut dyn Shelf,
     ) -> Result<Option<Noted>, ShelfError> {
         *self = Self::new(self.limit, self.window_seconds);
         shelf.open()?;
         let found = shelf.get(Drawer::Index, INDEX_KEY)?;
         let index = found.as_deref().and_then(Index::from_bytes);
-        let is_new = |noted: &Noted| noted.at >= self.oldest(now);
         match index {
-            Some(index)
-                if index.topic_id == topic_id && index.noted.as_ref().is_some_and(is_new) =>
-            {
+            Some(index) if index.topic_id == topic_id && index.noted.is_some() => {
                 self.index = index;
             }
             _ => {
@@ -164,6 +162,22 @@ impl Answers {
             }
         }
         Ok(self.index.noted)
+    }
+
+    /// Empties the shelf's drawers if they end before the window that ends at that moment: to read
+    /// on from there would take longer than to read the window.
+    ///
+    /// # Errors
+    /// The shelf is away or damaged.
+    pub fn forget_stale(
+        &mut self,
+        now: Timestamp,
+        shelf: &mut dyn Shelf,
+    ) -> Result<(), ShelfError> {
+        match self.index.noted {
+            Some(noted) if noted.at < self.oldest(now) => self.forget(shelf),
+            _ => Ok(()),
+        }
     }
 
     /// Empties the shelf's drawers: the topic's history is not the one that they were made of.
@@ -190,7 +204,7 @@ impl Answers {
     /// The answer to that command, if it is in memory.
     #[must_use]
     pub fn recent(&self, key: CommandKey) -> Option<&Answer> {
-        self.recent.get(&key)
+        self.recent.get(&key).map(|(answer, _)| answer)
     }
 
     /// The answer to that command, if it is on the shelf.
@@ -213,11 +227,11 @@ impl Answers {
         Ok(None)
     }
 
-    /// Remembers an answer. A later one of the same id was given because the first was forgotten,
-    /// so it stays: a first answer may be old although its result is new, since a transaction may
-    /// be committed long after its commands were decided.
-    pub fn insert(&mut self, key: CommandKey, answer: Answer) {
-        if self.recent.insert(key, answer).is_none() {
+    /// Remembers an answer for the window after that moment. A later one of the same id was given
+    /// because the first was forgotten, so it stays: a first answer may be old although its result
+    /// is new, since a transaction may be committed long after its commands were decided.
+    pub fn insert(&mut self, key: CommandKey, answer: Answer, at: Timestamp) {
+        if self.recent.insert(key, (answer, at)).is_none() {
             self.order.push_back(key);
             self.taken += 1;
         }
@@ -273,9 +287,7 @@ impl Answers {
 
     fn forget_old(&mut self, now: Timestamp, shelf: &mut dyn Shelf) -> Result<(), ShelfError> {
         let oldest = self.oldest(now);
-        let old = |key: &CommandKey| {
-            self.recent.get(key).is_none_or(|answer| answer.decided_at() < oldest)
-        };
+        let old = |key: &CommandKey| self.recent.get(key).is_none_or(|(_, at)| *at < oldest);
         let count = self.order.iter().take(MOVED_MAX).take_while(|key| old(key)).count();
         for key in self.order.drain(..count) {
             self.recent.remove(&key);
@@ -299,9 +311,9 @@ impl Answers {
         let mut index = self.index.clone();
         let mut batch = Vec::with_capacity(count + 1);
         for key in self.order.iter().take(count) {
-            let Some(answer) = self.recent.get(key) else { continue };
+            let Some((answer, at)) = self.recent.get(key) else { continue };
             let Some(bytes) = answer.to_bytes() else { continue };
-            let drawer = self.drawer_of(answer.decided_at());
+            let drawer = self.drawer_of(*at);
             *index.drawers.entry(drawer).or_default() += 1;
             batch.push((Drawer::Answers(drawer), key.to_bytes().to_vec(), bytes));
         }

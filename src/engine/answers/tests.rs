@@ -43,14 +43,14 @@ fn noted(id: u64, second: i64) -> Noted {
 
 fn take(answers: &mut Answers, ids: std::ops::Range<u64>, second: i64) {
     for id in ids {
-        answers.insert(key(id), answer(id, second));
+        answers.insert(key(id), answer(id, second), at(second));
         answers.note(Some(noted(id, second)), 1);
     }
 }
 
 fn opened(limit: usize, shelf: &mut MemoryShelf) -> Answers {
     let mut answers = Answers::new(limit, WINDOW);
-    answers.open(TOPIC, at(0), shelf).unwrap();
+    answers.open(TOPIC, shelf).unwrap();
     answers
 }
 
@@ -59,8 +59,8 @@ fn opened(limit: usize, shelf: &mut MemoryShelf) -> Answers {
 fn the_second_first_answer_of_an_id_outlives_the_first() {
     let mut shelf = MemoryShelf::default();
     let mut answers = opened(10, &mut shelf);
-    answers.insert(key(1), answer(1, 0));
-    answers.insert(key(1), answer(2, WINDOW + 5));
+    answers.insert(key(1), answer(1, 0), at(0));
+    answers.insert(key(1), answer(2, WINDOW + 5), at(WINDOW + 5));
     answers.relieve(at(WINDOW + 10), &mut shelf).unwrap();
     assert_eq!(answers.recent(key(1)), Some(&answer(2, WINDOW + 5)));
     take(&mut answers, 10..30, WINDOW + 11);
@@ -98,7 +98,7 @@ fn the_index_never_goes_further_than_its_answers() {
         // A crash at this point: what the index promises must be on the shelf.
         let mut later = shelf.copied();
         let mut next = Answers::new(10, WINDOW);
-        let Some(noted) = next.open(TOPIC, at(2), &mut later).unwrap() else { continue };
+        let Some(noted) = next.open(TOPIC, &mut later).unwrap() else { continue };
         for id in 0..=u64::try_from(noted.offset).unwrap() {
             assert!(next.shelved(key(id), &later).unwrap().is_some(), "{id} of {noted:?}");
         }
@@ -111,13 +111,13 @@ fn a_place_that_nobody_knows_keeps_the_index_back() {
     let mut shelf = MemoryShelf::default();
     let mut answers = opened(4, &mut shelf);
     for id in 0..50 {
-        answers.insert(key(id), answer(id, 1));
+        answers.insert(key(id), answer(id, 1), at(1));
         answers.note(None, 1);
     }
     answers.relieve(at(1), &mut shelf).unwrap();
     assert_eq!(answers.noted(), None);
     let mut next = Answers::new(4, WINDOW);
-    assert_eq!(next.open(TOPIC, at(1), &mut shelf).unwrap(), None);
+    assert_eq!(next.open(TOPIC, &mut shelf).unwrap(), None);
     assert!(shelf.is_empty(), "of no use without a place");
 }
 
@@ -153,8 +153,10 @@ fn a_shelf_of_another_topic_form_or_time_is_emptied() {
         shelf
     };
     let open = |topic, now, mut shelf: MemoryShelf| {
-        let found = Answers::new(4, WINDOW).open(topic, now, &mut shelf).unwrap();
-        (found.is_some(), shelf.is_empty())
+        let mut answers = Answers::new(4, WINDOW);
+        answers.open(topic, &mut shelf).unwrap();
+        answers.forget_stale(now, &mut shelf).unwrap();
+        (answers.noted().is_some(), shelf.is_empty())
     };
     assert_eq!(open(TOPIC, at(2), filled()), (true, false));
     assert_eq!(open(Uuid::from_u128(8), at(2), filled()), (false, true), "another topic");

@@ -73,9 +73,6 @@ impl Watch {
                     let polled = consumer.poll(Duration::from_millis(50));
                     // An error is a broker that is away: it comes back.
                     let Some(Ok(message)) = polled else {
-                        if let Some(Err(error)) = polled {
-                            println!("  watch: {error}");
-                        }
                         if heard.elapsed() > SILENCE_MAX {
                             consumer = open(&config, &topic, &next);
                             heard = Instant::now();

@@ -70,6 +70,9 @@ fn a_refusal_that_overtakes_an_acceptance() {
     stage.halt(handles(account::NAME));
     stage.pass(DAY + 2 * 3_600);
     stage.start(handles(account::NAME));
+    // The window ends where the last command was appended: one has to come for it to move on.
+    stage.wish("acc-2", &json!({"type": "FreezeAccount"}));
+    stage.rest();
     stage.start(handles(transfer::NAME));
     // A first answer again, since the id is forgotten; and it is the same.
     let expected = [(Outcome::Accepted, false), (Outcome::Accepted, false)];

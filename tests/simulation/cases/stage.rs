@@ -70,6 +70,16 @@ impl Stage {
     pub(super) fn wish_at(&mut self, partition: i32, account: &str, body: &Value) -> Uuid {
         self.sent += 1;
         let id = Uuid::from_u128(self.sent);
+        self.send(partition, id, account, body);
+        id
+    }
+
+    /// Sends a command of that id once more.
+    pub(super) fn wish_again(&mut self, id: Uuid, account: &str, body: &Value) {
+        self.send(own_partition(account::NAME, account), id, account, body);
+    }
+
+    fn send(&mut self, partition: i32, id: Uuid, account: &str, body: &Value) {
         let mut headers = Headers::default();
         headers.push("ce_id", id.to_string());
         let record = Outgoing {
@@ -80,7 +90,6 @@ impl Stage {
         };
         let place = Place { aggregate: account::NAME, kind: Kind::Commands, partition };
         self.world.shared.append(place, &record);
-        id
     }
 
     pub(super) fn transfer(&mut self, from: &str, to: &str) {

@@ -4,7 +4,7 @@ use millrace::domain::banking::{account, transfer};
 use millrace::kernel::stream::Kind;
 use serde_json::json;
 
-use super::stage::{Stage, commands_of, is_handler, reacts_to};
+use super::stage::{DAY, Stage, commands_of, handles, is_handler, reacts_to};
 use crate::shared::Forced;
 use crate::world::Body;
 
@@ -93,6 +93,26 @@ fn a_fenced_handler_that_goes_on() {
     stage.world.let_go_on(zombie, 100);
     stage.rest();
     assert_eq!(stage.results(id).len(), 1);
+    assert_eq!(stage.count(account::NAME, "acc-1", "MoneyDeposited"), 1);
+    stage.end();
+}
+
+/// A repeat of yesterday's, sent within the hour, and read by a handler that was away for a day: the
+/// window ends where the log is read, not where the clock stands.
+#[test]
+fn a_repeat_that_waits_behind_a_dead_handler_is_a_repeat() {
+    let mut stage = Stage::with_accounts(&["acc-1"]);
+    let id = stage.wish("acc-1", &json!({"type": "Deposit", "amount": "5"}));
+    stage.rest();
+    stage.halt(handles(account::NAME));
+    stage.pass(3_600);
+    stage.wish_again(id, "acc-1", &json!({"type": "Deposit", "amount": "5"}));
+    stage.pass(DAY + 3 * 3_600);
+    stage.start(handles(account::NAME));
+    stage.rest();
+    let answers = stage.results(id);
+    let duplicates: Vec<bool> = answers.iter().map(|answer| answer.duplicate).collect();
+    assert_eq!(duplicates, [false, true]);
     assert_eq!(stage.count(account::NAME, "acc-1", "MoneyDeposited"), 1);
     stage.end();
 }

@@ -49,11 +49,15 @@ fn first_answers<'s>(
         let asked = (*aggregate, result.aggregate_id.as_str(), result.command_id, *internal);
         let known = firsts.entry(asked).or_default();
         let forgotten = known.last().map(|last| last.decided_at.plus_seconds(WINDOW_SECONDS));
-        let is_late = forgotten.is_some_and(|forgotten| result.decided_at > forgotten);
         // A step may be decided anew while its client's answer is still remembered: the client
         // hears of it once that is forgotten, as of the repeat that it is.
         let sent = clients.sent.get(&result.command_id).filter(|_| !internal);
         let is_openings = sent.is_some_and(|sent| sent.what == What::Opening);
+        // However late a handler comes to it: what counts is when a repeat was appended. An
+        // opening's answer is given by its step.
+        let last_sent = story.last_sent.get(&result.command_id);
+        let asked_at = last_sent.copied().filter(|_| !is_openings).unwrap_or(result.decided_at);
+        let is_late = forgotten.is_some_and(|forgotten| asked_at > forgotten);
         if result.duplicate && !(is_late && is_openings) {
             verdict.duplicates += 1;
             let earlier = known.last().unwrap_or_else(|| panic!("a repeat of nothing: {asked:?}"));

@@ -48,6 +48,8 @@ pub(super) struct Story {
     pub(super) dead_letters: Vec<(AggregateName, Uuid)>,
     /// How many commands were sent on.
     pub(super) moved: u64,
+    /// When the last command of each id was appended.
+    pub(super) last_sent: BTreeMap<Uuid, Timestamp>,
 }
 
 impl Story {
@@ -63,6 +65,9 @@ impl Story {
                 }
                 Kind::Commands => {
                     story.moved += u64::from(record.headers.get("origin").is_some());
+                    if let Some(Ok(id)) = record.headers.text("ce_id").map(str::parse) {
+                        story.last_sent.insert(id, Timestamp::from_millis(record.timestamp_ms));
+                    }
                 }
                 Kind::Snapshots | Kind::Timers => {}
             }
