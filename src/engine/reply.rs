@@ -146,6 +146,13 @@ pub(super) fn result_record<D: Decider>(
     push_optional(&mut headers, "correlation_id", request.metadata.correlation_id);
     push_optional(&mut headers, "traceparent", request.metadata.traceparent);
     if request.from_process_manager {
+        // What the client had said goes along with the saga, also where no event holds it.
+        push_optional(&mut headers, "command_time", request.metadata.time_text);
+        push_optional(&mut headers, "actor", request.metadata.actor);
+        push_optional(&mut headers, "ip_address", request.metadata.ip_address);
+        for (name, value) in &request.metadata.free {
+            headers.push(name, value);
+        }
         headers.push(RESULT_OF, "process-manager");
     }
     let mut buffer = [0; Hyphenated::LENGTH];

@@ -4,13 +4,14 @@
 //! big-endian, in microseconds); the owner of the partition keeps them in order of time.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use uuid::Uuid;
 
 use super::metadata::{ID_NAMESPACE, Metadata};
-use super::reply::{Request, Verdict};
+use super::reply::{Request, Verdict, panic_text};
 use super::turn::Turn;
 use crate::kernel::codec::Codec;
 use crate::kernel::decider::{Decider, Timer};
@@ -100,8 +101,8 @@ pub fn parse_timer_value(value: &[u8]) -> Option<Timestamp> {
 
 impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
     /// Keeps what an accepted decision does to the timers.
-    pub(super) fn follow_timers(&mut self, id: &str, events: &[D::Event]) {
-        for timer in events.iter().flat_map(D::timers) {
+    pub(super) fn follow_timers(&mut self, id: &str, timers: Vec<Timer>) {
+        for timer in timers {
             let (name, at) = match timer {
                 Timer::Set { name, at } => (name, Some(at)),
                 Timer::Clear { name } => (name, None),
@@ -110,10 +111,27 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
         }
     }
 
-    /// Decides the command of a timer that is due. Nobody waits for its result.
+    /// Decides the command of a timer that is due. Nobody waits for its result. A panic on the way
+    /// is our bug, but it must not stop the partition.
     pub fn fire(&mut self, due: &Due) {
+        let records = self.records.len();
+        let fired = catch_unwind(AssertUnwindSafe(|| self.fire_unguarded(due)));
+        if let Err(panic) = fired {
+            self.records.truncate(records);
+            self.fire_later(due, &panic_text(panic.as_ref()));
+        }
+    }
+
+    fn fire_later(&mut self, due: &Due, reason: &str) {
+        let (id, name) = (&due.id, &due.name);
+        tracing::error!(%id, %name, reason, "timer's command broke; trying again later");
+        let later = self.now.plus_seconds(BROKEN_PAUSE_SECONDS);
+        self.changes.timers.insert((id.to_string(), name.to_string()), Some(later));
+    }
+
+    fn fire_unguarded(&mut self, due: &Due) {
         let key = (due.id.to_string(), due.name.to_string());
-        self.changes.timers.insert(key.clone(), None);
+        self.changes.timers.insert(key, None);
         let Some(command) = D::on_timer(&due.name) else { return };
         self.fetch(&due.id);
         let cause = format!("{}\0{}\0{}\0{}", D::NAME, due.id, due.name, due.at.0);
@@ -133,11 +151,7 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
             Verdict::Refused(refusal) => {
                 tracing::warn!(%id, %name, code = refusal.code, "timer's command was refused");
             }
-            Verdict::Failed(reason) => {
-                tracing::error!(%id, %name, reason, "timer's command broke; trying again later");
-                let later = self.now.plus_seconds(BROKEN_PAUSE_SECONDS);
-                self.changes.timers.insert(key, Some(later));
-            }
+            Verdict::Failed(reason) => self.fire_later(due, &reason),
         }
     }
 

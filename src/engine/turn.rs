@@ -22,8 +22,8 @@ use super::reply::{
 };
 use super::shelf::ShelfError;
 use super::snapshot;
-use crate::kernel::codec::{BadCommand, Codec, Decoded, Undecoded};
-use crate::kernel::decider::{Context, Decider, Rejection};
+use crate::kernel::codec::{BadCommand, BodyMetadata, Codec, Decoded, Undecoded};
+use crate::kernel::decider::{Context, Decider, Rejection, Timer};
 use crate::kernel::message::{Headers, Outgoing, Record};
 use crate::kernel::result::CommandResult;
 use crate::kernel::stream::{ID_BYTES_MAX, Kind, StreamHash, is_aggregate_id, partition_of};
@@ -158,11 +158,24 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         (self.changes, self.records, self.crossings)
     }
 
-    /// Takes one command in.
+    /// Takes one command in. A panic on the way is our bug, but it must not stop the partition.
     ///
     /// # Errors
     /// A schema must be looked up first; the turn is as it was before.
     pub fn take(&mut self, record: &Record) -> Result<(), NeedsSchema> {
+        let (records, crossings) = (self.records.len(), self.crossings.len());
+        match catch_unwind(AssertUnwindSafe(|| self.take_unguarded(record))) {
+            Ok(taken) => taken,
+            Err(panic) => {
+                self.records.truncate(records);
+                self.crossings.truncate(crossings);
+                self.fail(record, panic_text(panic.as_ref()));
+                Ok(())
+            }
+        }
+    }
+
+    fn take_unguarded(&mut self, record: &Record) -> Result<(), NeedsSchema> {
         let Some(key) = record.key.as_deref() else {
             return self.take_without_key(record);
         };
@@ -294,6 +307,30 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         self.refuse(record, bad, first_place, false);
     }
 
+    /// Answers a command that broke something of ours, whatever it was.
+    fn fail(&mut self, record: &Record, reason: String) {
+        let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+        let id = key.filter(|id| is_aggregate_id(id)).unwrap_or_default();
+        let body = BodyMetadata::default();
+        let (metadata, _) = Metadata::read(&record.headers, &body);
+        let from_process_manager = record
+            .headers
+            .get("origin")
+            .and_then(|header| Origin::verify(header, self.signed(record, id), &self.settings.key))
+            .is_some_and(|origin| origin.sender == Sender::ProcessManager);
+        let request = Request {
+            record: Some(record),
+            aggregate_id: id,
+            stream: self.stream_hash(id),
+            command_id: metadata.command_id_or(|| self.place(record).id()),
+            content_hash: raw_content_hash(id, record.value.as_deref()),
+            metadata,
+            from_process_manager,
+            on_behalf_of: None,
+        };
+        self.answer(&request, Verdict::Failed(reason));
+    }
+
     /// Answers a command that could not be read.
     fn refuse(
         &mut self,
@@ -354,7 +391,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
             version: stream.version,
             command_id: request.command_id,
         };
-        let at = self.event_time(&request.metadata, stream.last_time);
+        let at = self.event_time(request, stream.last_time);
         // A panic is our bug, but it must not stop the partition: the state is dropped with it.
         let decided = catch_unwind(AssertUnwindSafe(|| {
             let events = D::decide(command, &stream.state, &context)?;
@@ -378,10 +415,18 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         }
     }
 
-    fn event_time(&self, metadata: &Metadata<'_>, last_time: Timestamp) -> Timestamp {
+    /// A client's own time counts if it is trusted. What a process manager says of its own accord
+    /// happens now, although the client's time goes along with it.
+    fn event_time(&self, request: &Request<'_>, last_time: Timestamp) -> Timestamp {
         let now = self.now.max(last_time);
-        match metadata.time {
-            Some(time) if self.settings.trust_command_time && time >= last_time && time <= now => {
+        let is_clients = !request.from_process_manager || request.on_behalf_of.is_some();
+        match request.metadata.time {
+            Some(time)
+                if self.settings.trust_command_time
+                    && is_clients
+                    && time >= last_time
+                    && time <= now =>
+            {
                 time
             }
             _ => now,
@@ -400,6 +445,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
             // Nearly all events of a turn have the same time, so its text is made once.
             self.time_text = (at, at.to_rfc3339());
         }
+        let timers: Vec<Timer> = events.iter().flat_map(D::timers).collect();
         let first = self.records.len();
         for (sequence, event) in (stream.version + 1..).zip(events) {
             let mut value = Vec::with_capacity(96);
@@ -419,7 +465,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
             }
             self.records.push(record);
         }
-        self.follow_timers(request.aggregate_id, events);
+        self.follow_timers(request.aggregate_id, timers);
         let event_count = events.len() as u64;
         let version = stream.version + event_count;
         if snapshot::is_due(stream.version, version, self.settings.snapshot_every) {
@@ -447,7 +493,14 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         self.changes.command_count += 1;
         let is_dead_letter = match &verdict {
             Verdict::Refused(refusal) => refusal.is_malformed,
-            Verdict::Failed(_) => true,
+            Verdict::Failed(reason) => {
+                let Settings { commands_topic, partition, .. } = self.settings;
+                let (command_id, stream) = (request.command_id, request.aggregate_id);
+                let offset = request.record.map(|record| record.offset);
+                tracing::error!(%command_id, stream, %commands_topic, partition, offset, reason,
+                    "a command broke; it is answered FAILED and kept as a dead letter");
+                true
+            }
             Verdict::Accepted { .. } | Verdict::Repeat(_) | Verdict::HandedOn => false,
         };
         let version = self.stream(request.aggregate_id).map_or(0, |stream| stream.version);

@@ -4,6 +4,8 @@ use super::stream::Kind;
 
 /// The bytes in front of each header: the length of its name, then that of its value.
 const HEAD_BYTES: usize = 8;
+/// Kafka writes a length as a variable number of bytes.
+const LENGTHS_BYTES_MAX: usize = 10;
 /// The length of a value that is not there.
 const NULL: u32 = u32::MAX;
 
@@ -92,10 +94,11 @@ impl Headers {
         self.count == 0
     }
 
-    /// The bytes of all names and values together.
+    /// The most bytes that they take in a record: names and values, and two lengths of up to five
+    /// bytes each.
     #[must_use]
     pub const fn byte_count(&self) -> usize {
-        self.buffer.len() - self.count * HEAD_BYTES
+        self.buffer.len() - self.count * HEAD_BYTES + self.count * LENGTHS_BYTES_MAX
     }
 }
 
@@ -163,6 +166,6 @@ mod tests {
         assert_eq!(headers.text("a"), Some("2"));
         assert_eq!(headers.get("b"), None);
         assert_eq!(headers.len(), 3);
-        assert_eq!(headers.byte_count(), 5);
+        assert_eq!(headers.byte_count(), 5 + headers.len() * LENGTHS_BYTES_MAX);
     }
 }

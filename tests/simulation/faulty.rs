@@ -90,6 +90,10 @@ impl<D: Decider, C: Codec<D>> Codec<D> for Flaky<C> {
         let is_step = STEPS.iter().any(|step| event_type.full_name.ends_with(step));
         if is_step && self.mood.one_in(&self.mood.breaks) {
             let reason = "simulated".to_owned();
+            if self.mood.dice.load(Ordering::Relaxed).is_multiple_of(2) {
+                // A panic, without its message on the screen.
+                std::panic::resume_unwind(Box::new(reason));
+            }
             return Err(CodecError::Unencodable { what: "an event", reason });
         }
         Ok(event_type)

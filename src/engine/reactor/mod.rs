@@ -345,7 +345,7 @@ impl Reacting {
                     return Action::LookUpSchema(id);
                 }
                 // What stands before it is sent first.
-                Err(CodecError::UnknownSchema(_)) => break,
+                Err(_) if !crossings.is_empty() => break,
                 Err(error) => {
                     let Settings { topic, partition, .. } = &self.settings;
                     let offset = record.offset;

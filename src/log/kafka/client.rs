@@ -160,7 +160,11 @@ pub fn transactional_producer(kafka: &config::Kafka, transactional_id: &str) -> 
 #[must_use]
 pub fn crossing_producer(kafka: &config::Kafka) -> ClientConfig {
     let mut client = producer(kafka);
-    client.set("message.timeout.ms", "0").set("transaction.timeout.ms", "15000");
+    client
+        .set("message.timeout.ms", "0")
+        .set("transaction.timeout.ms", "15000")
+        // A batch that is refused for good must not be overtaken by the next one.
+        .set("enable.gapless.guarantee", "true");
     client
 }
 

@@ -3,11 +3,12 @@
 //!
 //! The producer never gives a message up by itself. Giving up here means: drop it, make a new one,
 //! and send everything from the first unacknowledged record again. The target drops repeats by
-//! their origin.
+//! their origin. That is done when nothing was acknowledged for long, too: a client to which a lone
+//! broker, back from a pause, has named no broker at all looks for none for minutes.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -20,6 +21,8 @@ use crate::config;
 use crate::kernel::message::Outgoing;
 
 const POLL: Duration = Duration::from_micros(200);
+/// How long nothing may be acknowledged before a new producer tries.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// A producer for what crosses partitions.
 #[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
@@ -83,8 +86,10 @@ impl CrossingProducer {
         give_up: impl Fn() -> bool,
     ) -> Result<(), Error> {
         let before = self.acknowledgements.0.acknowledged.load(Ordering::Acquire);
+        let (mut last, mut heard) = (before, Instant::now());
         let mut sent = 0;
         for (topic, partition, outgoing) in records {
+            self.check(&give_up)?;
             self.send(topic, partition, outgoing, &give_up)?;
             sent += 1;
         }
@@ -92,6 +97,17 @@ impl CrossingProducer {
             let now = self.acknowledgements.0.acknowledged.load(Ordering::Acquire);
             if now - before == sent {
                 return Ok(());
+            }
+            if now != last {
+                (last, heard) = (now, Instant::now());
+            }
+            if heard.elapsed() > SILENCE_MAX {
+                self.producer.purge(PurgeConfig::default().queue().inflight());
+                let waiting = sent - (now - before);
+                return Err(Error::Unexpected(format!(
+                    "sending commands on: {waiting} of {sent} were not acknowledged within \
+                     {SILENCE_MAX:?}"
+                )));
             }
             self.check(&give_up)?;
             std::thread::sleep(POLL);

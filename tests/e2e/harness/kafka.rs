@@ -1,11 +1,13 @@
 //! Kafka as a foreign client sees it: librdkafka with its own defaults, no partition named.
 
-use std::time::Duration;
+use std::ffi::{CStr, CString};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::namespace::{Namespace, Stack};
@@ -41,8 +43,33 @@ pub(crate) struct Place {
     pub(crate) offset: i64,
 }
 
-/// A client that writes.
-pub(crate) struct Producer(FutureProducer);
+/// A client that writes. While nothing of it is acknowledged for long, it is told where the brokers
+/// are once more: a lone broker that comes back from a pause names no broker at all in its metadata,
+/// and librdkafka then knows none for five minutes.
+pub(crate) struct Producer(Arc<FutureProducer>);
+
+/// How long nothing may be acknowledged.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+fn keep(producer: &Weak<FutureProducer>, brokers: &CStr) {
+    let (mut waiting, mut since) = (0, Instant::now());
+    loop {
+        std::thread::sleep(Duration::from_millis(500));
+        let Some(producer) = producer.upgrade() else { return };
+        let now = producer.in_flight_count();
+        if now == 0 || now != waiting {
+            (waiting, since) = (now, Instant::now());
+        } else if since.elapsed() > SILENCE_MAX {
+            since = Instant::now();
+            let client = producer.client().native_ptr();
+            #[expect(unsafe_code, reason = "rdkafka has no safe call for it")]
+            // SAFETY: the handle lives as long as the producer, the text outlives the call.
+            unsafe {
+                rdkafka::bindings::rd_kafka_brokers_add(client, brokers.as_ptr());
+            }
+        }
+    }
+}
 
 impl Producer {
     pub(crate) fn new(stack: &Stack) -> Self {
@@ -56,7 +83,10 @@ impl Producer {
         for (key, value) in settings {
             config.set(*key, *value);
         }
-        Self(config.create().unwrap())
+        let producer = Arc::new(config.create().unwrap());
+        let (kept, brokers) = (Arc::downgrade(&producer), CString::new(&*stack.brokers).unwrap());
+        std::thread::spawn(move || keep(&kept, &brokers));
+        Self(producer)
     }
 
     /// Sends one after the other, and waits until Kafka has them all.
