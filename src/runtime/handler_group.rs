@@ -43,9 +43,6 @@ const REJOIN_PAUSE: Duration = Duration::from_secs(1);
 /// A static member that is fenced off this soon after it joined has a namesake; later, it may be
 /// a broker's crash that did it.
 const NAMESAKE_WITHIN: Duration = Duration::from_secs(30);
-/// How long a member that was thrown out may take to be one again before a new client takes its
-/// place: brokers that come back may leave an old one without anybody to ask.
-const OUTSIDE_MAX: Duration = Duration::from_secs(15);
 /// How many partitions are restored at a time.
 const RESTORES_MAX: usize = 4;
 
@@ -223,7 +220,7 @@ impl Rebalance for Rebalancer {
 
     fn revoked(&self, places: &[Place], lost: bool) {
         if lost {
-            tracing::warn!("the group has given our partitions away: no broker answered in time");
+            tracing::warn!("the group has given our partitions away: our session ran out");
             self.0.has_joined.store(false, Ordering::Release);
             self.0.is_lost.store(true, Ordering::Release);
         }
@@ -294,11 +291,8 @@ impl Poller {
     fn poll(&self, mut session: Session) {
         // Kept, since most records come from the topic that the one before came from.
         let mut place = Place::default();
-        let mut inside = Instant::now();
         while !self.stop.load(Ordering::Acquire) {
-            if !self.lanes.is_lost.load(Ordering::Acquire) {
-                inside = Instant::now();
-            } else if inside.elapsed() > OUTSIDE_MAX {
+            if session.member.is_left_outside() {
                 tracing::warn!(group = %self.plan.group, "still outside the group; joining anew");
                 break;
             }
@@ -327,6 +321,7 @@ impl Poller {
                 }
             }
         }
+        self.lanes.has_joined.store(false, Ordering::Release);
         self.lanes.stop(|_| true);
         // Dropping the consumer leaves the group; the others take over at once.
     }

@@ -29,6 +29,8 @@ use rates::Rates;
 
 /// The longest that a service waits for its components when it is dropped unfinished.
 const DROP_MAX: Duration = Duration::from_secs(3);
+const THROWN_OUT: &str = "thrown out of the group, joining it again: no Kafka broker answers, or \
+                          this process stood still";
 
 /// What a process is to run besides HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,8 +164,7 @@ impl Service {
             } else if group.is_stopped() {
                 (Readiness::Failed, "its thread has ended: see the log".to_owned())
             } else if group.is_lost() {
-                let reason = "no Kafka broker answers: thrown out of the group, joining it again";
-                (Readiness::Waiting, reason.to_owned())
+                (Readiness::Waiting, THROWN_OUT.to_owned())
             } else {
                 summary(&lanes, group.has_joined())
             };
@@ -185,6 +186,8 @@ impl Service {
             let partitions = group.status();
             let (readiness, detail) = if group.is_stopped() {
                 (Readiness::Failed, "its thread has ended: see the log".to_owned())
+            } else if group.is_lost() {
+                (Readiness::Waiting, THROWN_OUT.to_owned())
             } else {
                 reactor_summary(&partitions, group.has_joined())
             };

@@ -4,7 +4,8 @@
 //! A partition that is given to us is paused until [`Member::start_reading`]. A partition that is
 //! taken away is given back only when [`Rebalance::revoked`] has returned.
 
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
@@ -26,6 +27,10 @@ const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// `committed()` fails while a transaction is open, so it is asked again and again.
 const COMMITTED_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a member that was thrown out of its group tries to come back before it is to be
+/// replaced: a client that has lost sight of all brokers may not find them by itself for minutes.
+const OUTSIDE_MAX: Duration = Duration::from_secs(15);
+
 /// A topic's partition.
 pub type Place = (String, i32);
 
@@ -43,7 +48,17 @@ pub struct Member<R: Rebalance> {
     consumer: BaseConsumer<Context<R>>,
 }
 
-struct Context<R>(R);
+struct Context<R> {
+    rebalance: R,
+    /// Since when the group has given everything away.
+    outside_since: Mutex<Option<Instant>>,
+}
+
+impl<R> Context<R> {
+    fn outside_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.outside_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl<R: Rebalance> ClientContext for Context<R> {
     fn error(&self, error: KafkaError, reason: &str) {
@@ -64,12 +79,18 @@ impl<R: Rebalance> ConsumerContext for Context<R> {
             .map(|element| (element.topic().to_owned(), element.partition()))
             .collect();
         let outcome = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            assign_paused(consumer, list).map(|()| self.0.assigned(places))
+            *self.outside_since() = None;
+            assign_paused(consumer, list).map(|()| self.rebalance.assigned(places))
         } else if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS {
-            self.0.revoked(&places, consumer.assignment_lost());
+            let is_lost = consumer.assignment_lost();
+            if is_lost {
+                self.outside_since().get_or_insert_with(Instant::now);
+            }
+            self.rebalance.revoked(&places, is_lost);
             consumer.incremental_unassign(list)
         } else {
-            self.0.revoked(&places, true);
+            self.outside_since().get_or_insert_with(Instant::now);
+            self.rebalance.revoked(&places, true);
             consumer.unassign()
         };
         if let Err(error) = outcome {
@@ -123,11 +144,19 @@ impl<R: Rebalance> Member<R> {
     }
 
     fn join_as(options: &ClientConfig, topics: &[&str], rebalance: R) -> Result<Self, Error> {
-        let consumer = client::consumer(options, Context(rebalance))?;
+        let context = Context { rebalance, outside_since: Mutex::default() };
+        let consumer = client::consumer(options, context)?;
         consumer
             .subscribe(topics)
             .map_err(Error::call(format!("subscribing to {}", topics.join(", "))))?;
         Ok(Self { consumer })
+    }
+
+    /// Whether the group has thrown this member out and it has not come back for so long that it
+    /// should be dropped and join anew.
+    #[must_use]
+    pub fn is_left_outside(&self) -> bool {
+        self.consumer.context().outside_since().is_some_and(|since| since.elapsed() > OUTSIDE_MAX)
     }
 
     /// Waits for a record, at most that long, and hands it on with its topic and partition.

@@ -112,6 +112,10 @@ impl<S: Store> Driver<S> {
         let mut has_read = false;
         let mut outcome = Ok(None);
         while !self.stop.load(Ordering::Acquire) && outcome.is_ok() {
+            if member.is_left_outside() {
+                tracing::warn!(group = self.group, "still outside the group; joining anew");
+                break;
+            }
             let may_read = shared.lock().may_read();
             if may_read {
                 outcome = self.read(member, &mut read);
@@ -149,7 +153,9 @@ impl<S: Store> Driver<S> {
             }
         }
         shared.lock().release_all();
-        lock(&self.status).partitions.clear();
+        let mut status = lock(&self.status);
+        status.has_joined = false;
+        status.partitions.clear();
         outcome.map(drop)
     }
 

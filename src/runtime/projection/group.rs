@@ -102,8 +102,12 @@ impl<S: Store> Rebalance for Shared<S> {
         partitions.add(&places);
     }
 
-    fn revoked(&self, places: &[Place], _lost: bool) {
+    fn revoked(&self, places: &[Place], lost: bool) {
         let mut partitions = self.lock();
+        if lost {
+            tracing::warn!("the group has given our partitions away: our session ran out");
+            partitions.has_joined = false;
+        }
         let keys: Vec<Key> = places.iter().filter_map(|place| partitions.key(place)).collect();
         partitions.release(&keys);
     }

@@ -97,6 +97,10 @@ impl Driver {
     /// Reacts until it is to stop, or the client broke for good.
     fn work(&self, session: &Session) {
         while !self.is_stopping() {
+            if session.member.is_left_outside() {
+                tracing::warn!(group = %self.group, "still outside the group; joining anew");
+                break;
+            }
             self.take_over(session);
             self.settle(session);
             if let Err(reason) = self.poll(session) {
@@ -105,6 +109,7 @@ impl Driver {
             }
             self.feed(session);
         }
+        self.board.leave(false);
         let places: Vec<Place> = session.partitions.lock().keys().cloned().collect();
         let last = session.partitions.release(&places);
         for (place, stored, metadata) in &last {

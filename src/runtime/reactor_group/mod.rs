@@ -50,9 +50,21 @@ pub struct ReactorGroup {
 struct Board {
     partitions: Mutex<BTreeMap<Place, Status>>,
     has_joined: AtomicBool,
+    is_lost: AtomicBool,
 }
 
 impl Board {
+    fn join(&self) {
+        self.has_joined.store(true, Ordering::Release);
+        self.is_lost.store(false, Ordering::Release);
+    }
+
+    /// It is a member no more; `is_lost` if the group has thrown it out.
+    fn leave(&self, is_lost: bool) {
+        self.has_joined.store(false, Ordering::Release);
+        self.is_lost.fetch_or(is_lost, Ordering::AcqRel);
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Place, Status>> {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -127,6 +139,12 @@ impl ReactorGroup {
     #[must_use]
     pub fn has_joined(&self) -> bool {
         self.board.has_joined.load(Ordering::Acquire)
+    }
+
+    /// Whether the group has thrown it out, and it is not back yet.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.board.is_lost.load(Ordering::Acquire)
     }
 
     /// Asks it to store its position and leave the group.

@@ -2,7 +2,6 @@
 //! rebalances, which give them back with their position stored.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -84,11 +83,15 @@ impl Partitions {
 
 impl Rebalance for Partitions {
     fn assigned(&self, places: Vec<Place>) {
-        self.board.has_joined.store(true, Ordering::Release);
+        self.board.join();
         self.given().extend(places);
     }
 
-    fn revoked(&self, places: &[Place], _lost: bool) {
+    fn revoked(&self, places: &[Place], lost: bool) {
+        if lost {
+            tracing::warn!("the group has given our partitions away: our session ran out");
+            self.board.leave(true);
+        }
         self.given().retain(|place| !places.contains(place));
         self.release(places);
     }
