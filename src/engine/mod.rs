@@ -18,6 +18,7 @@ pub mod projector;
 pub mod protocol;
 pub mod reactor;
 pub mod recall;
+mod refusing;
 pub mod reply;
 pub mod reset_protocol;
 pub mod restore;

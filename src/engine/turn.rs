@@ -18,11 +18,11 @@ use super::protocol::{Crossing, Settings};
 use super::recall::Memory;
 use super::reply::{
     EventPlace, FORBIDDEN, Place, Refusal, Request, Verdict, command_result, dead_letter,
-    event_record, malformed, owned, panic_text, raw_content_hash, result_record, version_conflict,
+    event_record, malformed, owned, panic_text, result_record, version_conflict,
 };
 use super::shelf::ShelfError;
 use super::snapshot;
-use crate::kernel::codec::{BadCommand, BodyMetadata, Codec, Decoded, Undecoded};
+use crate::kernel::codec::{BadCommand, Codec, Decoded, Undecoded};
 use crate::kernel::decider::{Context, Decider, Rejection, Timer};
 use crate::kernel::message::{Headers, Outgoing, Record};
 use crate::kernel::result::CommandResult;
@@ -298,67 +298,8 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
         Ok(())
     }
 
-    fn place(&self, record: &Record) -> Place {
+    pub(super) fn place(&self, record: &Record) -> Place {
         Place(self.settings.commands_topic_id, self.settings.partition, record.offset)
-    }
-
-    pub(super) fn refuse_unread(&mut self, record: &Record, bad: BadCommand) {
-        let first_place = self.place(record);
-        self.refuse(record, bad, first_place, false);
-    }
-
-    /// Answers a command that broke something of ours, whatever it was.
-    fn fail(&mut self, record: &Record, reason: String) {
-        let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
-        let id = key.filter(|id| is_aggregate_id(id)).unwrap_or_default();
-        let body = BodyMetadata::default();
-        let (metadata, _) = Metadata::read(&record.headers, &body);
-        let from_process_manager = record
-            .headers
-            .get("origin")
-            .and_then(|header| Origin::verify(header, self.signed(record, id), &self.settings.key))
-            .is_some_and(|origin| origin.sender == Sender::ProcessManager);
-        let request = Request {
-            record: Some(record),
-            aggregate_id: id,
-            stream: self.stream_hash(id),
-            command_id: metadata.command_id_or(|| self.place(record).id()),
-            content_hash: raw_content_hash(id, record.value.as_deref()),
-            metadata,
-            from_process_manager,
-            on_behalf_of: None,
-        };
-        self.answer(&request, Verdict::Failed(reason));
-    }
-
-    /// Answers a command that could not be read.
-    fn refuse(
-        &mut self,
-        record: &Record,
-        bad: BadCommand,
-        first_place: Place,
-        from_process_manager: bool,
-    ) {
-        let (metadata, _) = Metadata::read(&record.headers, &bad.body);
-        let command_id = metadata.command_id_or(|| first_place.id());
-        let aggregate_id = bad.aggregate_id.unwrap_or_default();
-        let aggregate_id = aggregate_id.as_str();
-        self.fetch(aggregate_id);
-        let content_hash = raw_content_hash(aggregate_id, record.value.as_deref());
-        let request = Request {
-            record: Some(record),
-            aggregate_id,
-            stream: self.stream_hash(aggregate_id),
-            command_id,
-            content_hash,
-            metadata,
-            from_process_manager,
-            on_behalf_of: None,
-        };
-        let verdict = self
-            .known(&request)
-            .unwrap_or_else(|| Verdict::Refused(malformed(bad.code, bad.field, bad.reason)));
-        self.answer(&request, verdict);
     }
 
     /// The order of checks: known id, who may, expected version, then the domain's own.
@@ -489,7 +430,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
     }
 
     /// Writes the result, the dead letter if the command was bad, and remembers the answer.
-    fn answer(&mut self, request: &Request<'_>, verdict: Verdict) -> CommandResult {
+    pub(super) fn answer(&mut self, request: &Request<'_>, verdict: Verdict) -> CommandResult {
         self.changes.command_count += 1;
         let is_dead_letter = match &verdict {
             Verdict::Refused(refusal) => refusal.is_malformed,

@@ -220,7 +220,6 @@ impl Rebalance for Rebalancer {
 
     fn revoked(&self, places: &[Place], lost: bool) {
         if lost {
-            tracing::warn!("the group has given our partitions away: our session ran out");
             self.0.has_joined.store(false, Ordering::Release);
             self.0.is_lost.store(true, Ordering::Release);
         }

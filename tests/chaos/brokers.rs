@@ -132,7 +132,7 @@ impl<'n> Cluster<'n> {
         let client: BaseConsumer = scene.namespace.stack.kafka().create().unwrap();
         let metadata = client.fetch_metadata(None, ASKED_WITHIN).unwrap();
         let count = metadata.brokers().len();
-        assert_eq!(count, 3, "run `ops/stack up --brokers 3`, as ops/test does");
+        assert_eq!(count, 3, "three brokers: `ops/stack up --brokers 3`");
         Self { namespace: scene.namespace, client }
     }
 

@@ -164,8 +164,8 @@ pub(crate) fn partitions_of(serve: &Serve) -> Vec<i32> {
     own
 }
 
-/// Waits until the processes, each of which is ready, handle all partitions between them: who handles
-/// which.
+/// Waits until the processes, each of which is ready, handle all partitions between them: who
+/// handles which.
 pub(crate) fn wait_handled(namespace: &Namespace, processes: &mut [Serve]) -> Vec<Vec<i32>> {
     processes.iter_mut().for_each(Serve::wait_ready);
     let processes: Vec<&Serve> = processes.iter().collect();

@@ -15,8 +15,8 @@ use crate::load::{Measured, accounts, exactly_once, under_load};
 
 const PACE: Duration = Duration::from_millis(50);
 const CALM: Duration = Duration::from_secs(2);
-/// Four times the transaction timeout.
-const BROKER_AWAY: Duration = Duration::from_secs(60);
+/// Three times the transaction timeout.
+const BROKER_AWAY: Duration = Duration::from_secs(45);
 const REGISTRY_AWAY: Duration = Duration::from_secs(5);
 /// How long the work may take to go on once everything is back; the broker itself needs some.
 const RESUMED_WITHIN: Duration = Duration::from_secs(30);

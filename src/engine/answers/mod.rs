@@ -8,7 +8,7 @@
 //! | limit | value |
 //! |---|---|
 //! | remembered | at least the window after the decision, on the shelf at most half as long again |
-//! | the window's end | when the last decided command was appended: a handler that was away forgets nothing |
+//! | the window's end | the append time of the last command that was decided |
 //! | in memory | as many as set, and a few hundred more |
 //! | moved at a time | what came in since the last time, and at most [`MOVED_MAX`] beyond |
 //!

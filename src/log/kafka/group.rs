@@ -58,6 +58,11 @@ impl<R> Context<R> {
     fn outside_since(&self) -> MutexGuard<'_, Option<Instant>> {
         self.outside_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn thrown_out(&self) {
+        tracing::warn!("the group has given our partitions away: our session ran out");
+        self.outside_since().get_or_insert_with(Instant::now);
+    }
 }
 
 impl<R: Rebalance> ClientContext for Context<R> {
@@ -84,12 +89,12 @@ impl<R: Rebalance> ConsumerContext for Context<R> {
         } else if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS {
             let is_lost = consumer.assignment_lost();
             if is_lost {
-                self.outside_since().get_or_insert_with(Instant::now);
+                self.thrown_out();
             }
             self.rebalance.revoked(&places, is_lost);
             consumer.incremental_unassign(list)
         } else {
-            self.outside_since().get_or_insert_with(Instant::now);
+            self.thrown_out();
             self.rebalance.revoked(&places, true);
             consumer.unassign()
         };

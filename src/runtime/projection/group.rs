@@ -104,10 +104,7 @@ impl<S: Store> Rebalance for Shared<S> {
 
     fn revoked(&self, places: &[Place], lost: bool) {
         let mut partitions = self.lock();
-        if lost {
-            tracing::warn!("the group has given our partitions away: our session ran out");
-            partitions.has_joined = false;
-        }
+        partitions.has_joined &= !lost;
         let keys: Vec<Key> = places.iter().filter_map(|place| partitions.key(place)).collect();
         partitions.release(&keys);
     }

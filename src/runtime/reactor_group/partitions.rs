@@ -89,7 +89,6 @@ impl Rebalance for Partitions {
 
     fn revoked(&self, places: &[Place], lost: bool) {
         if lost {
-            tracing::warn!("the group has given our partitions away: our session ran out");
             self.board.leave(true);
         }
         self.given().retain(|place| !places.contains(place));

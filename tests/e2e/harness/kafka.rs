@@ -44,8 +44,8 @@ pub(crate) struct Place {
 }
 
 /// A client that writes. While nothing of it is acknowledged for long, it is told where the brokers
-/// are once more: a lone broker that comes back from a pause names no broker at all in its metadata,
-/// and librdkafka then knows none for five minutes.
+/// are once more: a lone broker that comes back from a pause names no broker at all in its
+/// metadata, and librdkafka then knows none for five minutes.
 pub(crate) struct Producer(Arc<FutureProducer>);
 
 /// How long nothing may be acknowledged.
