@@ -73,9 +73,14 @@ impl Run {
             }
             // Openings ask the customers first; afterwards every command is its account's own.
             let reactors = Serve::ready(&namespace, "reactor");
-            await_some("every account open", OPENED_WITHIN, || match watch.count() {
-                count if count >= ACCOUNTS as usize => Ok(()),
-                count => Err(format!("{count} are")),
+            // Not by counting results: each opening has its client's and its granted command's.
+            await_some("every account open", OPENED_WITHIN, || {
+                let answers = watch.answers();
+                let shared = shared.lock().unwrap();
+                match shared.sent.keys().filter(|id| answers.contains_key(id)).count() {
+                    count if count == ACCOUNTS as usize => Ok(()),
+                    count => Err(format!("{count} of {} are", shared.sent.len())),
+                }
             });
             reactors.terminate();
             opened.store(true, Ordering::Relaxed);

@@ -97,8 +97,8 @@ fn a_fenced_handler_that_goes_on() {
     stage.end();
 }
 
-/// A repeat of yesterday's, sent within the hour, and read by a handler that was away for a day: the
-/// window ends where the log is read, not where the clock stands.
+/// A repeat of yesterday's, sent within the hour, and read by a handler that was away for a day:
+/// the window ends where the log is read, not where the clock stands.
 #[test]
 fn a_repeat_that_waits_behind_a_dead_handler_is_a_repeat() {
     let mut stage = Stage::with_accounts(&["acc-1"]);
