@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::compiled::{self, Subject};
@@ -28,6 +29,8 @@ const MISSING_FOR: Duration = Duration::from_secs(60);
 
 /// How long a second question about an id that was denied takes.
 const DENIED_PAUSE: Duration = Duration::from_secs(1);
+/// How many subjects are registered at a time.
+const AT_ONCE: usize = 8;
 
 /// Why the schemas are not there.
 #[derive(Debug, thiserror::Error)]
@@ -220,40 +223,12 @@ pub async fn register(config: &Config) -> Result<Vec<(u32, Entry)>, Error> {
     let known = entries(config).await?;
     let sender = Sender::open(&config.kafka)?;
     let topic = config.namespace.dotted(TOPIC);
-    let mut written = Vec::new();
-    for subject in compiled::subjects(&config.namespace) {
-        let registering = || failed(format!("cannot register {}", subject.name));
-        let mut present = registry.versions(&subject.name).await.map_err(registering())?;
-        for (index, own) in subject.versions.iter().enumerate() {
-            let is_own = |text: &str| {
-                compiled::fingerprint(text).is_ok_and(|found| found == own.fingerprint)
-            };
-            if !present.iter().any(|registered| is_own(&registered.text)) {
-                registry.register(&subject.name, own.source.text).await.map_err(registering())?;
-                present = registry.versions(&subject.name).await.map_err(registering())?;
-            }
-            if index == 0 {
-                // A subject has settings from its first version on; the next ones are judged by
-                // them. A registry's own default may be to judge nothing.
-                let set = registry.set_level(&subject.name, subject.level).await;
-                set.map_err(registering())?;
-            }
-            let registered = present.iter().find(|registered| is_own(&registered.text));
-            let Some(registered) = registered else {
-                return Err(Error::Unregistered {
-                    record: own.source.record,
-                    version: own.source.version,
-                });
-            };
-            let entry = Entry {
-                subject: subject.name.clone(),
-                version: registered.version,
-                fingerprint: own.fingerprint.clone(),
-                schema: own.source.text.to_owned(),
-            };
-            written.push((registered.id, entry));
-        }
-    }
+    // Most of the time is the registry's own, for each subject by itself.
+    let registering = futures::stream::iter(compiled::subjects(&config.namespace))
+        .map(|subject| register_subject(&registry, subject))
+        .buffered(AT_ONCE);
+    let written: Vec<_> = registering.try_collect().await?;
+    let written: Vec<(u32, Entry)> = written.into_iter().flatten().collect();
     for (id, entry) in &written {
         let other = |(known_id, known): &&(u32, Entry)| {
             known_id == id && known.fingerprint != entry.fingerprint
@@ -278,6 +253,45 @@ pub async fn register(config: &Config) -> Result<Vec<(u32, Entry)>, Error> {
         })?;
         let key = id.to_string();
         sender.send(&topic, 0, key.as_bytes(), &value, &Headers::default()).await?;
+    }
+    Ok(written)
+}
+
+/// Registers every version of one subject in order.
+async fn register_subject(
+    registry: &Registry,
+    subject: Subject,
+) -> Result<Vec<(u32, Entry)>, Error> {
+    let failed =
+        |source| Error::Registry { what: format!("cannot register {}", subject.name), source };
+    let mut written = Vec::new();
+    let mut present = registry.versions(&subject.name).await.map_err(failed)?;
+    for (index, own) in subject.versions.iter().enumerate() {
+        let is_own =
+            |text: &str| compiled::fingerprint(text).is_ok_and(|found| found == own.fingerprint);
+        if !present.iter().any(|registered| is_own(&registered.text)) {
+            registry.register(&subject.name, own.source.text).await.map_err(failed)?;
+            present = registry.versions(&subject.name).await.map_err(failed)?;
+        }
+        if index == 0 {
+            // A subject has settings from its first version on; the next ones are judged by
+            // them. A registry's own default may be to judge nothing.
+            registry.set_level(&subject.name, subject.level).await.map_err(failed)?;
+        }
+        let registered = present.iter().find(|registered| is_own(&registered.text));
+        let Some(registered) = registered else {
+            return Err(Error::Unregistered {
+                record: own.source.record,
+                version: own.source.version,
+            });
+        };
+        let entry = Entry {
+            subject: subject.name.clone(),
+            version: registered.version,
+            fingerprint: own.fingerprint.clone(),
+            schema: own.source.text.to_owned(),
+        };
+        written.push((registered.id, entry));
     }
     Ok(written)
 }
