@@ -275,9 +275,12 @@ impl Results {
         for partition in 0..partitions {
             let mut outcome = Ok(());
             pool.read_to_end(topic, partition, Begin::Oldest, |records| {
-                // An opening has two results: the client's, and the process manager's own.
-                let of_clients = records.iter().filter(|one| one.headers.get(RESULT_OF).is_none());
-                for record in of_clients {
+                for record in &records {
+                    // An opening has two results: the client's, and the process manager's own. The
+                    // raw passage writes one for each command, whatever its pattern was.
+                    if judge.is_some() && record.headers.get(RESULT_OF).is_some() {
+                        continue;
+                    }
                     times.push(record.timestamp_ms);
                     let Some(codec) = judge else { continue };
                     match codec.decode_result(record.value.as_deref().unwrap_or_default()) {
