@@ -103,7 +103,7 @@ impl<'a> Bank<'a> {
                 transfer_id: Uuid::from_u64_pair(7, self.random(u64::MAX >> 33)).to_string(),
                 from_account_id: "outside".to_owned(),
                 amount: self.amount(900),
-                currency: account.currency.as_str().to_owned(),
+                currency: account.opened.currency.as_str().to_owned(),
                 reference: words,
                 valid_until: self.now.plus_seconds(60),
             }),

@@ -424,7 +424,8 @@ impl World {
     /// What holds at every prefix.
     pub(crate) fn check(&self) {
         let open = self.accounts.streams.values().filter(|(account, _)| {
-            account.user_id == USER && !matches!(account.status, Status::Closed | Status::Unopened)
+            account.opened.user_id == USER
+                && !matches!(account.status, Status::Closed | Status::Unopened)
         });
         assert!(open.count() <= 5, "six open accounts");
         assert!(self.accounts.streams.values().all(|(one, _)| !one.balance.is_negative()));

@@ -84,7 +84,9 @@ impl Decider for Account {
 
 impl Account {
     fn create(&self, command: &CreateAccount, context: &Context) -> Result<Vec<Event>, Rejection> {
-        if self.slot_id.is_some() && self.slot_id == Some(opening::slot_of(command, context)) {
+        if self.opened.slot_id.is_some()
+            && self.opened.slot_id == Some(opening::slot_of(command, context))
+        {
             return Ok(Vec::new()); // This very wish has made the account.
         }
         let account_type = AccountType::parse(&command.account_type).ok_or_else(|| {
@@ -121,8 +123,8 @@ impl Account {
     fn deposit(&self, command: &Deposit) -> Result<Vec<Event>, Rejection> {
         self.check_movement(command.amount)?;
         Ok(vec![Event::MoneyDeposited(MoneyDeposited {
-            user_id: self.user_id.clone(),
-            currency: self.currency,
+            user_id: self.opened.user_id.clone(),
+            currency: self.opened.currency,
             amount: command.amount,
             balance_after: self.balance_with(command.amount)?,
             reference: command.reference.clone(),
@@ -132,14 +134,14 @@ impl Account {
     fn withdraw(&self, command: &Withdraw) -> Result<Vec<Event>, Rejection> {
         self.check_movement(command.amount)?;
         let large = command.amount > Amount::whole(1_000);
-        let fee = if self.account_type == AccountType::Savings && large {
+        let fee = if self.opened.account_type == AccountType::Savings && large {
             Amount::whole(5)
         } else {
             Amount::ZERO
         };
         Ok(vec![Event::MoneyWithdrawn(MoneyWithdrawn {
-            user_id: self.user_id.clone(),
-            currency: self.currency,
+            user_id: self.opened.user_id.clone(),
+            currency: self.opened.currency,
             amount: command.amount,
             fee,
             balance_after: self.balance_without(command.amount, fee)?,
@@ -149,7 +151,7 @@ impl Account {
 
     fn transfer(&self, command: &Transfer, context: &Context) -> Result<Vec<Event>, Rejection> {
         self.check_movement(command.amount)?;
-        if command.to_account_id == self.account_id {
+        if command.to_account_id == self.opened.account_id {
             return Err(Rejection::SelfTransfer);
         }
         let transfer_fee = if command.amount > Amount::whole(10_000) {
@@ -158,8 +160,8 @@ impl Account {
             Amount::whole(2)
         };
         Ok(vec![Event::MoneyTransferred(MoneyTransferred {
-            user_id: self.user_id.clone(),
-            currency: self.currency,
+            user_id: self.opened.user_id.clone(),
+            currency: self.opened.currency,
             transfer_id: context.event_id(1).to_string(),
             to_account_id: command.to_account_id.clone(),
             amount: command.amount,
@@ -180,17 +182,17 @@ impl Account {
             return Err(Rejection::Expired);
         }
         self.check_active()?;
-        if command.currency != self.currency.as_str() {
+        if command.currency != self.opened.currency.as_str() {
             return Err(Rejection::CurrencyMismatch {
-                expected: self.currency,
+                expected: self.opened.currency,
                 actual: command.currency.clone(),
             });
         }
-        check_form("amount", command.amount, self.currency)?;
+        check_form("amount", command.amount, self.opened.currency)?;
         check_positive(command.amount)?;
         Ok(vec![Event::MoneyReceived(MoneyReceived {
-            user_id: self.user_id.clone(),
-            currency: self.currency,
+            user_id: self.opened.user_id.clone(),
+            currency: self.opened.currency,
             transfer_id: command.transfer_id.clone(),
             from_account_id: command.from_account_id.clone(),
             amount: command.amount,
@@ -206,8 +208,8 @@ impl Account {
         })?;
         let balance_after = self.balance.checked_add(sent.total());
         Ok(vec![Event::TransferReversed(TransferReversed {
-            user_id: self.user_id.clone(),
-            currency: self.currency,
+            user_id: self.opened.user_id.clone(),
+            currency: self.opened.currency,
             transfer_id: command.transfer_id.clone(),
             amount: sent.amount,
             transfer_fee: sent.fee,
@@ -220,8 +222,8 @@ impl Account {
         let sent = self.under_way.get(&command.transfer_id);
         sent.map(|sent| {
             Event::TransferSettled(TransferSettled {
-                user_id: self.user_id.clone(),
-                currency: self.currency,
+                user_id: self.opened.user_id.clone(),
+                currency: self.opened.currency,
                 transfer_id: command.transfer_id.clone(),
                 to_account_id: sent.to_account_id.clone(),
                 amount: sent.amount,
@@ -236,8 +238,8 @@ impl Account {
             Status::Frozen => Ok(Vec::new()),
             Status::Closed | Status::Unopened => Err(Rejection::AccountInactive),
             Status::Active => Ok(vec![Event::AccountFrozen(AccountFrozen {
-                user_id: self.user_id.clone(),
-                currency: self.currency,
+                user_id: self.opened.user_id.clone(),
+                currency: self.opened.currency,
                 reason: command.reason.clone(),
             })]),
         }
@@ -248,8 +250,8 @@ impl Account {
             Status::Active => Ok(Vec::new()),
             Status::Closed | Status::Unopened => Err(Rejection::AccountInactive),
             Status::Frozen => Ok(vec![Event::AccountUnfrozen(AccountUnfrozen {
-                user_id: self.user_id.clone(),
-                currency: self.currency,
+                user_id: self.opened.user_id.clone(),
+                currency: self.opened.currency,
                 reason: command.reason.clone(),
             })]),
         }
@@ -262,17 +264,17 @@ impl Account {
         if !self.balance.is_zero() {
             return Err(Rejection::BalanceNotZero {
                 balance: self.balance,
-                currency: self.currency,
+                currency: self.opened.currency,
             });
         }
         if !self.under_way.is_empty() {
             return Err(Rejection::TransferPending);
         }
         Ok(vec![Event::AccountClosed(AccountClosed {
-            user_id: self.user_id.clone(),
-            currency: self.currency,
+            user_id: self.opened.user_id.clone(),
+            currency: self.opened.currency,
             reason: command.reason.clone(),
-            slot_id: self.slot_id.clone(),
+            slot_id: self.opened.slot_id.clone(),
         })])
     }
 
@@ -284,7 +286,7 @@ impl Account {
         let Some(sequence) = sequence else {
             return Err(Rejection::UnknownEvent { event_id: command.compensates_event_id.clone() });
         };
-        check_form("amount", command.amount, self.currency)?;
+        check_form("amount", command.amount, self.opened.currency)?;
         if command.amount.is_zero() {
             return Err(Rejection::NonPositiveAmount { amount: command.amount });
         }
@@ -298,8 +300,8 @@ impl Account {
             return Err(Rejection::AccountInactive);
         }
         Ok(vec![Event::EntryCorrected(EntryCorrected {
-            user_id: self.user_id.clone(),
-            currency: self.currency,
+            user_id: self.opened.user_id.clone(),
+            currency: self.opened.currency,
             // As the event itself writes its id, however the sender did.
             compensates_event_id: context.stream.event_id(sequence).to_string(),
             amount: command.amount,
@@ -317,7 +319,7 @@ impl Account {
 
     /// What holds for every amount that a client moves.
     fn check_movement(&self, amount: Amount) -> Result<(), Rejection> {
-        check_form("amount", amount, self.currency)?;
+        check_form("amount", amount, self.opened.currency)?;
         check_positive(amount)?;
         self.check_active()
     }
@@ -341,7 +343,7 @@ impl Account {
         balance.filter(|balance| !balance.is_negative()).ok_or(Rejection::InsufficientFunds {
             available: self.balance,
             requested,
-            currency: self.currency,
+            currency: self.opened.currency,
         })
     }
 }

@@ -27,7 +27,7 @@ pub use event::{
     TransferSettled,
 };
 pub use rejection::Rejection;
-pub use state::{Account, Status, UnderWay};
+pub use state::{Account, Opened, Status, UnderWay};
 
 use crate::domain::money::Amount;
 use crate::kernel::stream::AggregateName;

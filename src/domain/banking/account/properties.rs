@@ -167,7 +167,8 @@ impl Bank {
         for (account, _) in self.accounts.values() {
             assert!(!account.balance.is_negative());
             let under_way: i128 = account.under_way.values().map(|sent| sent.amount.units()).sum();
-            *held.entry(account.currency).or_default() += account.balance.units() + under_way;
+            *held.entry(account.opened.currency).or_default() +=
+                account.balance.units() + under_way;
             let total: i128 = account.under_way.values().map(|sent| sent.total().units()).sum();
             assert_eq!(account.under_way_total.units(), total);
         }

@@ -1,5 +1,7 @@
 //! What an account's rules need to remember: events -> state.
 
+use std::sync::Arc;
+
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
@@ -11,21 +13,14 @@ use crate::kernel::time::Timestamp;
 /// days in which a refusal would be definite, and a day of slack for clocks that disagree.
 const RECEIVED_REMEMBERED_SECONDS: i64 = (1 + 7 + 1) * 24 * 60 * 60;
 
-/// An account as its events have made it. Cheap to clone: what can grow is shared.
+/// An account as its events have made it. Cheap to clone: what can grow or stays is shared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Account {
     /// Whether it exists, and what may be done with it.
     pub status: Status,
-    /// Its id, for the rule against transfers to oneself.
-    pub account_id: String,
-    /// Who owns it.
-    pub user_id: String,
-    /// The customer's slot that it took, if openings were granted then.
-    pub slot_id: Option<String>,
-    /// What kind of account it is.
-    pub account_type: AccountType,
-    /// The currency of everything in it.
-    pub currency: Currency,
+    /// What it got at its opening.
+    #[serde(with = "shared")]
+    pub opened: Arc<Opened>,
     /// What it holds. Money under way is out of it already.
     pub balance: Amount,
     /// What all transfers under way would give back: amounts and fees.
@@ -36,6 +31,41 @@ pub struct Account {
     received: OrdMap<String, Timestamp>,
     /// The same by time, so that what is over can be forgotten.
     received_by_time: OrdMap<(Timestamp, String), ()>,
+}
+
+/// What an account gets at its opening and keeps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Opened {
+    /// Its id, for the rule against transfers to oneself.
+    pub account_id: String,
+    /// Who owns it.
+    pub user_id: String,
+    /// The customer's slot that it took, if openings were granted then.
+    pub slot_id: Option<String>,
+    /// What kind of account it is.
+    pub account_type: AccountType,
+    /// The currency of everything in it.
+    pub currency: Currency,
+}
+
+/// Shared in memory, as if it were not where it is written.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        shared: &Arc<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        shared.as_ref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<T>, D::Error> {
+        T::deserialize(deserializer).map(Arc::new)
+    }
 }
 
 /// Where an account is in its life.
@@ -67,11 +97,13 @@ impl Default for Account {
     fn default() -> Self {
         Self {
             status: Status::Unopened,
-            account_id: String::new(),
-            user_id: String::new(),
-            slot_id: None,
-            account_type: AccountType::Checking,
-            currency: Currency::USD,
+            opened: Arc::new(Opened {
+                account_id: String::new(),
+                user_id: String::new(),
+                slot_id: None,
+                account_type: AccountType::Checking,
+                currency: Currency::USD,
+            }),
             balance: Amount::ZERO,
             under_way_total: Amount::ZERO,
             under_way: OrdMap::new(),
@@ -93,11 +125,13 @@ impl Account {
         match event {
             Event::AccountCreated(event) => {
                 self.status = Status::Active;
-                self.account_id.clone_from(&event.account_id);
-                self.user_id.clone_from(&event.user_id);
-                self.slot_id.clone_from(&event.slot_id);
-                self.account_type = event.account_type;
-                self.currency = event.currency;
+                self.opened = Arc::new(Opened {
+                    account_id: event.account_id.clone(),
+                    user_id: event.user_id.clone(),
+                    slot_id: event.slot_id.clone(),
+                    account_type: event.account_type,
+                    currency: event.currency,
+                });
                 self.balance = event.initial_deposit;
             }
             Event::MoneyDeposited(event) => self.balance = event.balance_after,
