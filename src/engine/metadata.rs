@@ -59,13 +59,14 @@ impl<'r> Metadata<'r> {
         let mut metadata = Self::default();
         let mut bad = None;
         let mut free_bytes = 0;
-        for (name, value) in headers.iter() {
+        for (name, value) in headers.raw() {
             // An empty header is as good as none.
             let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
-            let free = name.starts_with("meta_");
+            let free = name.starts_with(b"meta_");
             if !free && !is_known(name) {
                 continue;
             }
+            let name = std::str::from_utf8(name).unwrap_or_default();
             if free {
                 free_bytes += name.len() + value.len();
             }
@@ -165,18 +166,18 @@ pub fn derived_id(topic_id: Uuid, partition: i32, offset: i64) -> Uuid {
     Uuid::new_v5(&topic_id, format!("{partition}:{offset}").as_bytes())
 }
 
-fn is_known(name: &str) -> bool {
+fn is_known(name: &[u8]) -> bool {
     matches!(
         name,
-        "ce_id"
-            | "ce_time"
-            | "reply_to"
-            | "actor"
-            | "correlation_id"
-            | "causation_id"
-            | "ip_address"
-            | "expected_version"
-            | "traceparent"
+        b"ce_id"
+            | b"ce_time"
+            | b"reply_to"
+            | b"actor"
+            | b"correlation_id"
+            | b"causation_id"
+            | b"ip_address"
+            | b"expected_version"
+            | b"traceparent"
     )
 }
 

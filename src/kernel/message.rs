@@ -25,14 +25,15 @@ impl Headers {
         Self { buffer: Vec::with_capacity(bytes), count: 0 }
     }
 
-    /// Adds a header behind the others; the same name may stand several times.
-    #[inline]
+    /// Adds a header behind the others; the same name may stand several times. There are a dozen
+    /// for each event, most under constant names: with those, it is a few stores.
+    #[inline(always)]
     pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
         self.push_optional(name, Some(value.as_ref()));
     }
 
     /// Adds a header that may be null.
-    #[inline]
+    #[inline(always)]
     pub fn push_optional(&mut self, name: &str, value: Option<&[u8]>) {
         // Kafka's own limit on a record is far below 4 GiB.
         let length = |bytes: usize| u32::try_from(bytes).unwrap_or(NULL);
@@ -56,6 +57,12 @@ impl Headers {
 
     /// Every header with its value, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+        self.raw().map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value))
+    }
+
+    /// As [`Headers::iter`], with the names as bytes: who looks for a few of them need not check
+    /// that each is text.
+    pub fn raw(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         let mut rest = self.buffer.as_slice();
         std::iter::from_fn(move || {
             let (name_length, after) = rest.split_first_chunk::<4>()?;
@@ -66,14 +73,15 @@ impl Headers {
             let length = if present { value_length as usize } else { 0 };
             let (value, after) = after.split_at_checked(length)?;
             rest = after;
-            Some((std::str::from_utf8(name).unwrap_or_default(), present.then_some(value)))
+            Some((name, present.then_some(value)))
         })
     }
 
     /// The value of the last header of that name, if there is one and it is not null.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().filter(|(found, _)| *found == name).last().and_then(|(_, value)| value)
+        let name = name.as_bytes();
+        self.raw().filter(|(found, _)| *found == name).last().and_then(|(_, value)| value)
     }
 
     /// As [`Headers::get`], if it is UTF-8.
