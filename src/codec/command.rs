@@ -5,7 +5,6 @@
 //! field that holds nothing adds nothing, so that a field which is added later changes no hash.
 
 use ring::digest;
-use smallvec::SmallVec;
 
 use super::avro;
 use super::fields::{Fields, Value};
@@ -86,20 +85,21 @@ pub fn decode<C>(
                     return Err(bad(key_id, "UnknownSchema", None, reason));
                 }
             };
-            let flat = writer.flat.as_ref().and_then(|flat| Fields::from_flat(flat, datum));
-            let fields = match flat {
-                Some(fields) => fields,
-                None => Fields::from_avro(&writer.schema, datum, shape.field_names)
-                    .map_err(undecodable)?,
-            };
+            // Read in place: fields are large, and moving them costs more than reading them.
+            let mut fields = Fields::default();
+            let flat = writer.flat.as_ref().and_then(|flat| fields.read_flat(flat, datum));
+            if flat.is_none() {
+                fields = Fields::from_avro(&writer.schema, datum, shape.field_names)
+                    .map_err(undecodable)?;
+            }
             let name = writer.record.strip_prefix(shape.namespace);
             let name = name.and_then(|name| name.strip_prefix('.'));
-            let body = Body { fields, json: false, metadata: BodyMetadata::new() };
+            let body = Body { fields: &fields, json: false, metadata: BodyMetadata::new() };
             body.finish(shape, key_id, name, &writer.record)
         }
         Some(b'{') => {
             let fields = Fields::from_json(value, shape.field_names).map_err(undecodable)?;
-            let mut body = Body { fields, json: true, metadata: BodyMetadata::new() };
+            let mut body = Body { fields: &fields, json: true, metadata: BodyMetadata::new() };
             let problem = body.take_metadata().err();
             match (problem, body.json_type()) {
                 (Some(error), _) | (None, Err(error)) => Err(body.bad_field(shape, key_id, error)),
@@ -129,13 +129,13 @@ fn bad(
 }
 
 /// A value that has been taken apart into fields.
-struct Body<'a> {
-    fields: Fields<'a>,
+struct Body<'f, 'a> {
+    fields: &'f Fields<'a>,
     json: bool,
     metadata: BodyMetadata,
 }
 
-impl Body<'_> {
+impl<'f> Body<'f, '_> {
     /// Takes what is readable, then names the first field that is not.
     fn take_metadata(&mut self) -> Result<(), FieldError> {
         let mut problem = Ok(());
@@ -165,14 +165,14 @@ impl Body<'_> {
     }
 
     fn finish<C>(
-        mut self,
+        self,
         shape: &Shape<C>,
         key_id: Option<&str>,
         name: Option<&str>,
         shown_name: &str,
     ) -> Result<Decoded<C>, Undecoded> {
         let aggregate_id = match self.aggregate_id(shape.id_field, key_id) {
-            Ok(id) => id.to_owned(),
+            Ok(id) => id,
             Err(error) => return Err(self.bad(key_id, error)),
         };
         let entry = shape.commands.iter().find(|(known, _)| Some(*known) == name);
@@ -182,34 +182,36 @@ impl Body<'_> {
                 field: "type",
                 reason: format!("{shown_name:?} is no command of {}", shape.namespace),
             };
-            return Err(self.bad(Some(&aggregate_id), error));
+            return Err(self.bad(Some(aggregate_id), error));
         };
-        let mut extract = Extract {
-            fields: &self.fields,
-            json: self.json,
-            aggregate_id: &aggregate_id,
-            hash: ContentHash::new(&aggregate_id, type_name),
-        };
+        let mut hash = ContentHash::new();
+        hash.add(type_name, aggregate_id.as_bytes());
+        let mut extract =
+            Extract { fields: self.fields, json: self.json, aggregate_id, hash: &mut hash };
         match make(&mut extract) {
             Ok(command) => Ok(Decoded {
                 command,
-                content_hash: extract.hash.finish(),
+                content_hash: hash.finish(),
                 type_name,
-                body: std::mem::take(&mut self.metadata),
-                aggregate_id,
+                body: self.metadata,
+                aggregate_id: key_id.is_none().then(|| aggregate_id.to_owned()),
             }),
-            Err(error) => Err(self.bad(Some(&aggregate_id), error)),
+            Err(error) => Err(self.bad(Some(aggregate_id), error)),
         }
     }
 
     /// The id that the key says, or the body if there is no key. Both must agree.
-    fn aggregate_id<'b>(
-        &'b self,
+    fn aggregate_id<'k>(
+        &self,
         field: &'static str,
-        key_id: Option<&'b str>,
-    ) -> Result<&'b str, FieldError> {
+        key_id: Option<&'k str>,
+    ) -> Result<&'k str, FieldError>
+    where
+        'f: 'k,
+    {
         let invalid_key = |reason: String| FieldError { code: "InvalidKey", field, reason };
-        match (key_id, self.fields.get(field)) {
+        let fields: &'f Fields<'_> = self.fields;
+        match (key_id, fields.get(field)) {
             (_, Some(value)) if !matches!(value, Value::Text(_)) => {
                 Err(FieldError::invalid(field, "must be a string"))
             }
@@ -231,9 +233,8 @@ impl Body<'_> {
     }
 
     fn bad_field<C>(self, shape: &Shape<C>, key_id: Option<&str>, error: FieldError) -> Undecoded {
-        let id = self.aggregate_id(shape.id_field, key_id).ok();
-        let id = id.or(key_id).map(str::to_owned);
-        self.bad(id.as_deref(), error)
+        let id = self.aggregate_id(shape.id_field, key_id).ok().or(key_id);
+        self.bad(id, error)
     }
 
     fn bad(self, aggregate_id: Option<&str>, error: FieldError) -> Undecoded {
@@ -265,7 +266,7 @@ pub struct Extract<'f, 'a> {
     fields: &'f Fields<'a>,
     json: bool,
     aggregate_id: &'f str,
-    hash: ContentHash,
+    hash: &'f mut ContentHash,
 }
 
 impl<'f> Extract<'f, '_> {
@@ -430,27 +431,59 @@ fn wrong_id(id: &str) -> String {
     }
 }
 
-/// Collects what a command's content is, each part with its length in front.
-struct ContentHash(SmallVec<[u8; 256]>);
+/// Collects what a command's content is, each part with its length in front. Most commands fit into
+/// the buffer and are hashed at once.
+struct ContentHash {
+    buffer: [u8; 256],
+    length: usize,
+    /// What did not fit any more.
+    context: Option<Box<digest::Context>>,
+}
 
 impl ContentHash {
-    fn new(aggregate_id: &str, type_name: &str) -> Self {
-        let mut hash = Self(SmallVec::new());
-        hash.add(type_name, aggregate_id.as_bytes());
-        hash
+    const fn new() -> Self {
+        Self { buffer: [0; 256], length: 0, context: None }
     }
 
     fn add(&mut self, name: &str, value: &[u8]) {
         for part in [name.as_bytes(), value] {
             let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
-            self.0.extend_from_slice(&length.to_be_bytes());
-            self.0.extend_from_slice(part);
+            self.put(&length.to_be_bytes());
+            self.put(part);
         }
     }
 
-    fn finish(&self) -> [u8; 32] {
+    #[inline]
+    fn put(&mut self, part: &[u8]) {
+        let end = self.length + part.len();
+        if let Some(room) = self.buffer.get_mut(self.length..end) {
+            room.copy_from_slice(part);
+            self.length = end;
+        } else {
+            self.spill(part);
+        }
+    }
+
+    #[cold]
+    fn spill(&mut self, part: &[u8]) {
+        let new = || Box::new(digest::Context::new(&digest::SHA256));
+        let context = self.context.get_or_insert_with(new);
+        context.update(&self.buffer[..self.length]);
+        context.update(part);
+        self.length = 0;
+    }
+
+    fn finish(self) -> [u8; 32] {
+        let last = &self.buffer[..self.length];
+        let hash = match self.context {
+            None => digest::digest(&digest::SHA256, last),
+            Some(mut context) => {
+                context.update(last);
+                context.finish()
+            }
+        };
         let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest::digest(&digest::SHA256, &self.0).as_ref());
+        bytes.copy_from_slice(hash.as_ref());
         bytes
     }
 }

@@ -69,12 +69,11 @@ impl<'a> Fields<'a> {
         super::avro::decode_seed(schema, datum, FieldsSeed(Reading { known, left: &left }))
     }
 
-    /// Reads a record of plain fields; `None` if the general reader must look at it.
-    #[must_use]
-    pub fn from_flat(flat: &'a Flat, datum: &'a [u8]) -> Option<Self> {
-        let mut fields = Self::default();
-        flat.read(datum, |name, value| fields.0.push((name, value)))?;
-        Some(fields)
+    /// Reads a record of plain fields into the room of these; `None` if the general reader must
+    /// look at it.
+    pub fn read_flat(&mut self, flat: &'a Flat, datum: &'a [u8]) -> Option<()> {
+        self.0.clear();
+        flat.read(datum, |name, value| self.0.push((name, value)))
     }
 
     /// The field of that name, if it is there and holds something.

@@ -184,11 +184,10 @@ mod tests {
         static PARSED: LazyLock<crate::codec::avro::Parsed> =
             LazyLock::new(|| crate::codec::avro::parse(TEXT).unwrap());
         let general = Fields::from_avro(&PARSED.schema, datum, &["a", "b", "c", "d", "e", "f"]);
-        let flat = Fields::from_flat(PARSED.flat.as_ref().unwrap(), datum);
-        if let Some(flat) = &flat {
-            assert_eq!(Ok(flat), general.as_ref());
-        }
-        flat
+        let mut flat = Fields::default();
+        flat.read_flat(PARSED.flat.as_ref().unwrap(), datum)?;
+        assert_eq!(Ok(&flat), general.as_ref());
+        Some(flat)
     }
 
     proptest! {

@@ -12,7 +12,7 @@ use super::flat::{boolean, long, put_bytes, put_long, text};
 use super::schemas::Schemas;
 use super::{avro, compiled};
 use crate::kernel::codec::CodecError;
-use crate::kernel::result::{CommandResult, Outcome};
+use crate::kernel::result::{Accepted, CommandResult, Outcome};
 use crate::kernel::stream::Kind;
 use crate::kernel::time::Timestamp;
 
@@ -199,6 +199,39 @@ fn optional<'a, T>(
     }
 }
 
+/// Reads what is remembered of an accepted command; `None` if [`decode`] must look at it.
+#[must_use]
+pub fn decode_accepted<'v>(schemas: &Schemas, value: &'v [u8]) -> Option<Accepted<'v>> {
+    let (id, datum) = avro::split(value)?;
+    let own = CURRENT.is_some_and(|own| schemas.own_id(own) == Some(id));
+    let rest = &mut &*datum;
+    let command_id = if own { text(rest)? } else { return None };
+    let aggregate_id = text(rest)?;
+    let accepted = long(rest)? == 0;
+    let blank = long(rest)? == 0 && long(rest)? == 0 && !boolean(rest)? && long(rest)? == 0;
+    if !accepted || !blank {
+        return None;
+    }
+    let (content_hash, after) = rest.split_first_chunk::<32>()?;
+    *rest = after;
+    let (first, last) = (optional(rest, long)?, optional(rest, long)?);
+    let accepted = Accepted {
+        command_id: Uuid::try_parse_ascii(command_id.as_bytes()).ok()?,
+        aggregate_id,
+        content_hash: *content_hash,
+        event_count: match (first, last) {
+            (None, None) => 0,
+            (Some(first), Some(last)) => u64::try_from(last.checked_sub(first)? + 1).ok()?,
+            _ => return None,
+        },
+        version: u64::try_from(long(rest)?).ok()?,
+        decided_at: Timestamp(long(rest)?),
+        duplicate: boolean(rest)?,
+    };
+    text(rest)?;
+    rest.is_empty().then_some(accepted)
+}
+
 /// Reads a result.
 ///
 /// # Errors
@@ -343,6 +376,7 @@ mod tests {
             first_sequence: Some(4),
             last_sequence: Some(5),
             version: 5,
+            retryable: false,
             duplicate: true,
             ..result()
         };
@@ -352,6 +386,23 @@ mod tests {
             encode(&schemas, &result, &mut value).unwrap();
             assert_eq!(value[6..], encoded_by_schema(&schemas, &result));
             assert_eq!(decode(&schemas, &value[6..]), Ok(result.clone()));
+            let accepted = decode_accepted(&schemas, &value[6..]);
+            assert_eq!(accepted.is_some(), result.outcome == Outcome::Accepted);
+            if let Some(accepted) = accepted {
+                let expected = Accepted {
+                    command_id: result.command_id,
+                    aggregate_id: &result.aggregate_id,
+                    content_hash: result.content_hash,
+                    event_count: 2,
+                    version: result.version,
+                    decided_at: result.decided_at,
+                    duplicate: result.duplicate,
+                };
+                assert_eq!(accepted, expected);
+                for length in 0..value.len() - 6 {
+                    assert_eq!(decode_accepted(&schemas, &value[6..6 + length]), None);
+                }
+            }
             if result.details.is_empty() {
                 let general = avro::decode(&compiled::all()[CURRENT.unwrap()].schema, &value[11..]);
                 let general: Read = general.unwrap();

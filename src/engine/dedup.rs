@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::kernel::result::{CommandResult, Outcome};
+use crate::kernel::result::{Accepted, CommandResult, Outcome};
 use crate::kernel::stream::StreamHash;
 use crate::kernel::time::Timestamp;
 
@@ -90,6 +90,20 @@ impl Answer {
             version: result.version,
             event_count,
             refusal,
+        })
+    }
+
+    /// As [`Answer::of`], of what is remembered of an accepted command.
+    #[must_use]
+    pub fn of_accepted(accepted: &Accepted<'_>) -> Option<Self> {
+        let mut content = [0; 16];
+        content.copy_from_slice(&accepted.content_hash[..16]);
+        (!accepted.duplicate).then(|| Self {
+            content,
+            decided_at: accepted.decided_at,
+            version: accepted.version,
+            event_count: u32::try_from(accepted.event_count).unwrap_or(u32::MAX),
+            refusal: None,
         })
     }
 

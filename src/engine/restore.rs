@@ -3,6 +3,8 @@
 //! A gap in a stream's sequence is corruption and stops the partition; an exact repeat is passed
 //! over. A schema that nobody here has seen yet is looked up before the restore goes on.
 
+use uuid::Uuid;
+
 use super::answers::Noted;
 use super::command_handler::CommandHandler;
 use super::dedup::{Answer, CommandKey};
@@ -232,16 +234,26 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         let Some(value) = record.value.as_deref() else {
             return Ok(());
         };
+        if let Some(accepted) = self.codec.decode_accepted(value) {
+            self.counts.restored_results += 1;
+            if let Some(answer) = Answer::of_accepted(&accepted) {
+                self.remember(record, accepted.aggregate_id, accepted.command_id, answer);
+            }
+            return Ok(());
+        }
         let result = self.codec.decode_result(value)?;
         self.counts.restored_results += 1;
         if let Some(answer) = Answer::of(&result) {
-            let stream = StreamHash::new(D::NAME, &result.aggregate_id);
-            let internal = record.headers.get(RESULT_OF).is_some();
-            let key = CommandKey::new(stream, result.command_id, internal);
-            let at = result.decided_at.max(Timestamp::from_millis(record.timestamp_ms));
-            self.answers.insert(key, answer, at);
+            self.remember(record, &result.aggregate_id, result.command_id, answer);
         }
         Ok(())
+    }
+
+    fn remember(&mut self, record: &Record, id: &str, command_id: Uuid, answer: Answer) {
+        let stream = StreamHash::new(D::NAME, id);
+        let internal = record.headers.get(RESULT_OF).is_some();
+        let at = answer.decided_at().max(Timestamp::from_millis(record.timestamp_ms));
+        self.answers.insert(CommandKey::new(stream, command_id, internal), answer, at);
     }
 }
 

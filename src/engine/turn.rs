@@ -203,7 +203,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
     fn take_without_key(&mut self, record: &Record) -> Result<(), NeedsSchema> {
         match self.decode(record, None)? {
             Ok(decoded) => {
-                let id = decoded.aggregate_id.as_str();
+                let id = decoded.aggregate_id.as_deref().unwrap_or_default();
                 let partition = partition_of(id, self.settings.partition_count);
                 if partition == self.settings.partition {
                     self.take_own(record, id)

@@ -1,7 +1,7 @@
 //! What the loops ask of an encoding, without knowing which one it is.
 
 use super::decider::Decider;
-use super::result::CommandResult;
+use super::result::{Accepted, CommandResult};
 
 /// Bytes <-> messages of one kind of aggregate.
 pub trait Codec<D: Decider>: Send + Sync + 'static {
@@ -39,6 +39,12 @@ pub trait Codec<D: Decider>: Send + Sync + 'static {
     /// # Errors
     /// As [`Codec::decode_event`].
     fn decode_result(&self, value: &[u8]) -> Result<CommandResult, CodecError>;
+
+    /// Reads what is remembered of an accepted command; `None` if [`Codec::decode_result`] must
+    /// look at it. A start reads millions of results, nearly all of such.
+    fn decode_accepted<'v>(&self, _value: &'v [u8]) -> Option<Accepted<'v>> {
+        None
+    }
 }
 
 /// What an event is called on the wire.
@@ -55,8 +61,8 @@ pub struct EventType {
 pub struct Decoded<C> {
     /// The command.
     pub command: C,
-    /// The aggregate it is for.
-    pub aggregate_id: String,
+    /// The aggregate that the body names, if no key says whose it is.
+    pub aggregate_id: Option<String>,
     /// Its short type name, for logs and dead letters.
     pub type_name: &'static str,
     /// SHA-256 over aggregate id, type and normalised fields.

@@ -27,6 +27,25 @@ impl Outcome {
     }
 }
 
+/// What is remembered of an accepted command, borrowed from its result's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted<'v> {
+    /// The command that was answered.
+    pub command_id: Uuid,
+    /// The aggregate.
+    pub aggregate_id: &'v str,
+    /// SHA-256 over aggregate id, type and normalised fields.
+    pub content_hash: [u8; 32],
+    /// How many events followed.
+    pub event_count: u64,
+    /// The stream's version after the command.
+    pub version: u64,
+    /// When it was decided.
+    pub decided_at: Timestamp,
+    /// Whether this repeats an earlier answer.
+    pub duplicate: bool,
+}
+
 /// The answer to one command (`millrace.CommandResult`).
 #[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
 #[derive(Clone, Debug, PartialEq, Eq)]

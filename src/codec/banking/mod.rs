@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, LazyLock};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
@@ -16,7 +15,7 @@ use crate::domain::banking::account::{
     UnfreezeAccount, Withdraw,
 };
 use crate::kernel::codec::{Codec, CodecError, Decoded, EventType, Undecoded};
-use crate::kernel::result::CommandResult;
+use crate::kernel::result::{Accepted, CommandResult};
 
 pub mod account_opening;
 pub mod customer;
@@ -24,6 +23,7 @@ pub mod customer;
 mod golden;
 mod sources;
 pub mod transfer;
+mod written;
 
 pub use sources::SOURCES;
 
@@ -196,12 +196,8 @@ impl AccountCodec {
         Self { schemas }
     }
 
-    fn encode<T: Serialize>(
-        &self,
-        place: usize,
-        event: &T,
-        value: &mut Vec<u8>,
-    ) -> Result<EventType, CodecError> {
+    /// The schema that an event is written with, and its id.
+    fn own(&self, place: usize) -> Result<(&'static compiled::Compiled, u32), CodecError> {
         let full_name = EVENTS[place];
         let unencodable = |reason: String| CodecError::Unencodable { what: full_name, reason };
         let own = CURRENT[place].and_then(|own| Some((own, self.schemas.own_id(own)?)));
@@ -209,9 +205,7 @@ impl AccountCodec {
             let reason = "its schema has no id yet: run `millrace schemas register`".to_owned();
             return Err(unencodable(reason));
         };
-        let compiled = &compiled::all()[own];
-        avro::encode(id, &compiled.schema, event, value).map_err(unencodable)?;
-        Ok(EventType { full_name, schema_version: compiled.source.version })
+        Ok((&compiled::all()[own], id))
     }
 }
 
@@ -226,19 +220,11 @@ impl Codec<Account> for AccountCodec {
 
     fn encode_event(&self, event: &Event, value: &mut Vec<u8>) -> Result<EventType, CodecError> {
         let place = place(event);
-        match event {
-            Event::AccountCreated(event) => self.encode(place, event, value),
-            Event::MoneyDeposited(event) => self.encode(place, event, value),
-            Event::MoneyWithdrawn(event) => self.encode(place, event, value),
-            Event::MoneyTransferred(event) => self.encode(place, event, value),
-            Event::MoneyReceived(event) => self.encode(place, event, value),
-            Event::TransferReversed(event) => self.encode(place, event, value),
-            Event::TransferSettled(event) => self.encode(place, event, value),
-            Event::AccountFrozen(event) => self.encode(place, event, value),
-            Event::AccountUnfrozen(event) => self.encode(place, event, value),
-            Event::AccountClosed(event) => self.encode(place, event, value),
-            Event::EntryCorrected(event) => self.encode(place, event, value),
-        }
+        let (compiled, id) = self.own(place)?;
+        value.push(avro::MAGIC);
+        value.extend_from_slice(&id.to_be_bytes());
+        written::put(event, value);
+        Ok(EventType { full_name: EVENTS[place], schema_version: compiled.source.version })
     }
 
     fn decode_event(&self, value: &[u8]) -> Result<Event, CodecError> {
@@ -283,6 +269,10 @@ impl Codec<Account> for AccountCodec {
 
     fn decode_result(&self, value: &[u8]) -> Result<CommandResult, CodecError> {
         result::decode(&self.schemas, value)
+    }
+
+    fn decode_accepted<'v>(&self, value: &'v [u8]) -> Option<Accepted<'v>> {
+        result::decode_accepted(&self.schemas, value)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::codec::schemas::Schemas;
 use crate::domain::banking::account::{AMOUNT_WHOLE_DIGITS_MAX, AccountType};
 use crate::domain::banking::account_opening::{Command, Event, Opening, Step, Wanted};
 use crate::kernel::codec::{Codec, CodecError, Decoded, EventType, Undecoded};
-use crate::kernel::result::CommandResult;
+use crate::kernel::result::{Accepted, CommandResult};
 
 const NAMESPACE: &str = "millrace.banking.account_opening";
 
@@ -155,5 +155,9 @@ impl Codec<Opening> for AccountOpeningCodec {
 
     fn decode_result(&self, value: &[u8]) -> Result<CommandResult, CodecError> {
         result::decode(&self.schemas, value)
+    }
+
+    fn decode_accepted<'v>(&self, value: &'v [u8]) -> Option<Accepted<'v>> {
+        result::decode_accepted(&self.schemas, value)
     }
 }

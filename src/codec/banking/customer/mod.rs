@@ -14,7 +14,7 @@ use crate::codec::result;
 use crate::codec::schemas::Schemas;
 use crate::domain::banking::customer::{Command, Customer, Event};
 use crate::kernel::codec::{Codec, CodecError, Decoded, EventType, Undecoded};
-use crate::kernel::result::CommandResult;
+use crate::kernel::result::{Accepted, CommandResult};
 
 const NAMESPACE: &str = "millrace.banking.customer";
 
@@ -113,5 +113,9 @@ impl Codec<Customer> for CustomerCodec {
 
     fn decode_result(&self, value: &[u8]) -> Result<CommandResult, CodecError> {
         result::decode(&self.schemas, value)
+    }
+
+    fn decode_accepted<'v>(&self, value: &'v [u8]) -> Option<Accepted<'v>> {
+        result::decode_accepted(&self.schemas, value)
     }
 }

@@ -25,6 +25,20 @@ fn every_event_reads_back_here_and_in_apaches_library() {
 }
 
 #[test]
+fn every_event_is_written_as_its_schema_says() {
+    let codec = codec();
+    for event in events() {
+        let mut value = Vec::new();
+        let written = codec.encode_event(&event, &mut value).unwrap();
+        let own = &compiled::all()[compiled::current(written.full_name).unwrap()];
+        let mut by_schema = Vec::new();
+        let (id, _) = avro::split(&value).unwrap();
+        avro::encode(id, &own.schema, &event, &mut by_schema).unwrap();
+        assert_eq!(value, by_schema, "{}", event.name());
+    }
+}
+
+#[test]
 fn events_that_cannot_be_read_say_why() {
     let codec = codec();
     let mut value = Vec::new();

@@ -17,7 +17,7 @@ use crate::domain::banking::transfer::{
     Abandon, Command, Event, RecordFailed, RecordRefused, Resume, StartTransfer, Step, Transfer,
 };
 use crate::kernel::codec::{Codec, CodecError, Decoded, EventType, Undecoded};
-use crate::kernel::result::CommandResult;
+use crate::kernel::result::{Accepted, CommandResult};
 
 const NAMESPACE: &str = "millrace.banking.transfer";
 
@@ -171,5 +171,9 @@ impl Codec<Transfer> for TransferCodec {
 
     fn decode_result(&self, value: &[u8]) -> Result<CommandResult, CodecError> {
         result::decode(&self.schemas, value)
+    }
+
+    fn decode_accepted<'v>(&self, value: &'v [u8]) -> Option<Accepted<'v>> {
+        result::decode_accepted(&self.schemas, value)
     }
 }
