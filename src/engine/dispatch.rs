@@ -41,13 +41,34 @@ impl Targets {
         cause: (&Source, i64, u32),
         key: &hmac::Key,
     ) -> Result<Crossing, String> {
+        let (source, offset, index) = cause;
+        let origin =
+            Origin { sender: Sender::ProcessManager, source: source.clone(), offset, index };
+        self.address_from(dispatch, &origin, key)
+    }
+
+    /// As [`Targets::address`], but signed for an operator.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn address_by_operator(
+        &self,
+        dispatch: &Dispatch,
+        key: &hmac::Key,
+    ) -> Result<Crossing, String> {
+        self.address_from(dispatch, &Origin::operator(), key)
+    }
+
+    fn address_from(
+        &self,
+        dispatch: &Dispatch,
+        origin: &Origin,
+        key: &hmac::Key,
+    ) -> Result<Crossing, String> {
         let Some(target) = self.0.get(&dispatch.aggregate) else {
             return Err(format!("{} cannot be reached: this is a bug", dispatch.aggregate));
         };
         let command_id = dispatch.command_id.to_string();
-        let (source, offset, index) = cause;
-        let origin =
-            Origin { sender: Sender::ProcessManager, source: source.clone(), offset, index };
         let signed = Signed {
             topic: &target.topic,
             key: dispatch.id.as_bytes(),

@@ -3,6 +3,9 @@
 //! A sender that crosses partitions sends outside any transaction, so it may repeat itself. The
 //! target keeps the highest origin of each source and drops what is not above it. The signature
 //! covers the command too, so that an origin cannot be put on another one.
+//!
+//! Operators have no offsets to count by, only clocks that disagree: what they send stands in no
+//! order, and their command ids alone tell a repeat.
 
 use std::fmt::Write as _;
 
@@ -27,8 +30,24 @@ pub enum Sender {
     /// A handler, because the command had landed on another partition than its own. It is still
     /// the client's.
     Router,
-    /// A process manager: internal commands are taken from nobody else.
+    /// A process manager: internal commands are taken from nobody but it and an operator.
     ProcessManager,
+    /// An operator, in a process manager's place.
+    Operator,
+}
+
+impl Sender {
+    /// Whether its commands are a process manager's: internal ones are taken from it.
+    #[must_use]
+    pub const fn is_process_manager(self) -> bool {
+        matches!(self, Self::ProcessManager | Self::Operator)
+    }
+
+    /// Whether its origins rise, so that one that does not is a repeat.
+    #[must_use]
+    pub const fn is_ordered(self) -> bool {
+        matches!(self, Self::Router | Self::ProcessManager)
+    }
 }
 
 /// The cause of a command that was sent on.
@@ -58,6 +77,14 @@ pub struct Signed<'a> {
 }
 
 impl Origin {
+    /// An operator's.
+    #[must_use]
+    pub fn operator() -> Self {
+        let source =
+            Source { group: "millrace.operator".to_owned(), topic_id: Uuid::nil(), partition: 0 };
+        Self { sender: Sender::Operator, source, offset: 0, index: 0 }
+    }
+
     /// The header's text.
     #[must_use]
     pub fn to_header(&self, signed: Signed<'_>, key: &hmac::Key) -> String {
@@ -75,6 +102,7 @@ impl Origin {
         let sender = match self.sender {
             Sender::Router => "router",
             Sender::ProcessManager => "process-manager",
+            Sender::Operator => "operator",
         };
         let Source { group, topic_id, partition } = &self.source;
         format!("{sender};{group};{topic_id};{partition};{};{}", self.offset, self.index)
@@ -96,6 +124,7 @@ impl Origin {
         let sender = match parts.next()? {
             "router" => Sender::Router,
             "process-manager" => Sender::ProcessManager,
+            "operator" => Sender::Operator,
             _ => return None,
         };
         let group = parts.next()?.to_owned();
@@ -173,6 +202,16 @@ mod tests {
         assert_eq!(Origin::verify(header.as_bytes(), SIGNED, &other_key), None);
         let raised = header.replace(";99;", ";98;");
         assert_eq!(Origin::verify(raised.as_bytes(), SIGNED, &key), None);
+    }
+
+    #[test]
+    fn an_operators_origin_reads_back_and_stands_in_no_order() {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, b"secret");
+        let header = Origin::operator().to_header(SIGNED, &key);
+        let found = Origin::verify(header.as_bytes(), SIGNED, &key).unwrap();
+        assert_eq!(found, Origin::operator());
+        assert!(found.sender.is_process_manager() && !found.sender.is_ordered());
+        assert!(!Sender::Router.is_process_manager());
     }
 
     #[test]

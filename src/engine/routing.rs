@@ -59,6 +59,9 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
 
     /// Whether nothing from that place or behind it has been taken yet.
     pub(super) fn is_news(&self, origin: &Origin) -> bool {
+        if !origin.sender.is_ordered() {
+            return true;
+        }
         let highest = self
             .changes
             .origins

@@ -253,8 +253,8 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
             _ => self.place(record),
         };
         let from_process_manager =
-            origin.as_ref().is_some_and(|origin| origin.sender == Sender::ProcessManager);
-        if let Some(origin) = origin {
+            origin.as_ref().is_some_and(|origin| origin.sender.is_process_manager());
+        if let Some(origin) = origin.filter(|origin| origin.sender.is_ordered()) {
             self.changes.origins.insert(origin.source, (origin.offset, origin.index));
         }
         self.fetch(id);

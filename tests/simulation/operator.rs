@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use millrace::domain::banking::account;
 use millrace::domain::banking::account_opening::{self, Opening};
 use millrace::domain::banking::transfer::{self, Transfer};
-use millrace::engine::origin::Source;
 use millrace::kernel::codec::Codec;
 use millrace::kernel::message::Record;
 use millrace::kernel::reactor::Dispatch;
@@ -13,12 +12,13 @@ use millrace::kernel::stream::{AggregateName, Kind, parse_event_key};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::bank::Bank;
 use super::shared::Shared;
 
 #[derive(Default)]
 pub(crate) struct Operator {
     /// How many commands it has sent.
-    count: i64,
+    count: u128,
     rounds: u32,
 }
 
@@ -46,21 +46,26 @@ impl Operator {
         parked(shared)
     }
 
-    fn send(&mut self, shared: &mut Shared, aggregate: AggregateName, id: &str, body: String) {
+    pub(crate) fn send(
+        &mut self,
+        shared: &mut Shared,
+        aggregate: AggregateName,
+        id: &str,
+        body: String,
+    ) {
         self.count += 1;
         let dispatch = Dispatch {
             aggregate,
             id: id.to_owned(),
-            command_id: Uuid::from_u128(0x0be7 << 64 | u128::try_from(self.count).unwrap()),
+            command_id: Uuid::from_u128(0x0be7 << 64 | self.count),
             body: body.into_bytes(),
             reply_to: None,
             correlation_id: None,
             causation_id: None,
             metadata: Vec::new(),
         };
-        let source = Source { group: "operator".to_owned(), topic_id: Uuid::nil(), partition: 0 };
-        let cause = (&source, self.count, 0);
-        let crossing = shared.bank.targets.address(&dispatch, cause, &shared.bank.key).unwrap();
+        let Bank { targets, key, .. } = &*shared.bank;
+        let crossing = targets.address_by_operator(&dispatch, key).unwrap();
         shared.cross(&crossing);
     }
 }

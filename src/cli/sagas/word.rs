@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::Manager;
 use super::read::{self, Saga, State};
@@ -19,7 +18,6 @@ use crate::codec::schemas::Schemas;
 use crate::config::Config;
 use crate::domain::banking::{account, account_opening, transfer};
 use crate::engine::dispatch::Targets;
-use crate::engine::origin::Source;
 use crate::kernel::codec::Codec;
 use crate::kernel::message::Record;
 use crate::kernel::reactor::Dispatch;
@@ -33,9 +31,6 @@ use crate::runtime::signing::{internal_key, targets};
 
 /// How long the saga's answer is waited for.
 const ANSWER_WAIT: Duration = Duration::from_secs(15);
-/// Who the operator's commands come from. Their order is the clock's: of two at the same
-/// microsecond one is dropped.
-const OPERATOR: &str = "millrace.operator";
 
 /// Has a parked saga go on.
 pub(super) async fn resume(
@@ -112,13 +107,10 @@ async fn say(
     };
     let opened = config.clone();
     let (crossing, sender, results) = tokio::task::spawn_blocking(move || {
-        let witness = Witness::open(&opened.kafka, OPERATOR)?;
+        let witness = Witness::open(&opened.kafka, "millrace.operator")?;
         let key = internal_key(&opened, &witness.cluster_id()?);
         let targets: Targets = targets(&opened, std::iter::once(aggregate), &witness)?;
-        let group = OPERATOR.to_owned();
-        let source = Source { group, topic_id: Uuid::nil(), partition: 0 };
-        let cause = (&source, clock::now().0, 0);
-        let crossing = targets.address(&dispatch, cause, &key).map_err(anyhow::Error::msg)?;
+        let crossing = targets.address_by_operator(&dispatch, &key).map_err(anyhow::Error::msg)?;
         // Opened before the command goes out, so that its result cannot be missed.
         let topic = opened.namespace.dotted(&aggregate.topic(Kind::Results));
         let start = Start::End;

@@ -6,7 +6,8 @@ use millrace::kernel::result::Outcome;
 use millrace::kernel::stream::Kind;
 use serde_json::json;
 
-use super::stage::{DAY, Stage, handles, reacts_to};
+use super::stage::{DAY, Stage, commands_of, handles, reacts_to};
+use crate::operator::Operator;
 
 fn outcomes(stage: &Stage, saga: &str, step: &str) -> Vec<(Outcome, bool)> {
     let results = stage.results(step_id(saga, step));
@@ -119,6 +120,37 @@ fn an_unverifiable_transfer_is_ended_by_the_receivers_stream() {
     assert_eq!(stage.count(transfer::NAME, &saga, "ReversalStarted"), 0, "it is no refusal");
     let stage = stage.end();
     assert_eq!(stage.count(transfer::NAME, &saga, "TransferReversed"), 1);
+}
+
+/// Operators have no order among them: nothing but its command id makes a word of theirs a repeat.
+#[test]
+fn what_operators_say_counts_whatever_was_said_before() {
+    let mut stage = Stage::with_accounts(&["acc-1", "acc-2"]);
+    stage.halt(reacts_to(transfer::NAME, Kind::Events));
+    stage.transfer("acc-1", "acc-2");
+    stage.rest();
+    let saga = stage.streams(transfer::NAME).remove(0);
+    let mut operator = Operator::default();
+    for kind in ["Abandon", "Resume", "Abandon"] {
+        let body = json!({"type": kind}).to_string();
+        operator.send(&mut stage.world.shared, transfer::NAME, &saga, body);
+        stage.rest();
+    }
+    let expected = ["TransferStarted", "TransferParked", "StepRepeated", "TransferParked"];
+    assert_eq!(stage.events(transfer::NAME, &saga), expected);
+    // A later owner reads no such origin back, and remembers the ids.
+    stage.halt(handles(transfer::NAME));
+    stage.start(handles(transfer::NAME));
+    let place = commands_of(transfer::NAME, &saga);
+    let mut said = stage.sent_on();
+    said.retain(|(at, record)| *at == place && record.headers.text("reply_to").is_none());
+    for (place, record) in said {
+        stage.world.shared.append(place, &record);
+    }
+    stage.rest();
+    assert_eq!(stage.events(transfer::NAME, &saga), expected);
+    stage.start(reacts_to(transfer::NAME, Kind::Events));
+    stage.end();
 }
 
 /// A saga's timer survives its owner, and is never early.
