@@ -33,14 +33,9 @@ impl Decider for Account {
     type Rejection = Rejection;
 
     fn decide(command: &Command, state: &Self, context: &Context) -> Result<Vec<Event>, Rejection> {
-        if let Command::CreateAccount(command) = command {
-            return state.create(command, context);
-        }
-        if state.status == Status::Unopened {
-            return Err(Rejection::AccountNotFound);
-        }
         match command {
             Command::CreateAccount(command) => state.create(command, context),
+            _ if state.status == Status::Unopened => Err(Rejection::AccountNotFound),
             Command::Deposit(command) => state.deposit(command),
             Command::Withdraw(command) => state.withdraw(command),
             Command::Transfer(command) => state.transfer(command, context),

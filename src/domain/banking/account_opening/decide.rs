@@ -150,9 +150,8 @@ impl Opening {
             }
             (Command::Wake, Phase::Waiting(step)) => self.wake(wanted, step, context),
             (Command::Resume, Phase::Waiting(step)) if self.parked.is_some() => send(step),
-            (Command::Abandon { reason }, Phase::Waiting(step)) if self.parked.is_none() => {
-                let reason = reason.as_deref().unwrap_or("no reason given");
-                park(wanted, step, format!("abandoned: {reason}"))
+            (Command::Abandon { reason }, Phase::Waiting(step)) => {
+                self.abandon(wanted, step, reason.as_deref())
             }
             (Command::Abandon { .. }, Phase::Ended(_)) => return Err(Rejection::OpeningEnded),
             _ => Vec::new(),
@@ -207,6 +206,12 @@ impl Opening {
         } else {
             vec![self.send(wanted, step, self.attempt + 1, self.reason.clone(), context)]
         }
+    }
+
+    /// Whoever looks at it later finds the last reason, also of one that was parked already.
+    fn abandon(&self, wanted: &Wanted, step: Step, reason: Option<&str>) -> Vec<Event> {
+        let reason = format!("abandoned: {}", reason.unwrap_or("no reason given"));
+        if self.parked.as_ref() == Some(&reason) { Vec::new() } else { park(wanted, step, reason) }
     }
 
     fn send(

@@ -159,6 +159,21 @@ fn no_answer_is_asked_for_again_and_then_parked() {
 }
 
 #[test]
+fn an_abandoned_opening_keeps_the_last_reason_and_goes_on_with_any_answer() {
+    let abandon = || Command::Abandon { reason: Some("enough".to_owned()) };
+    let reason = "abandoned: enough";
+    let parked = |reason: &str| parked(Step::Reserve, reason);
+    given::<Opening>([started()]).when(abandon()).then([parked(reason)]);
+    given::<Opening>([started(), parked("x")]).when(abandon()).then([parked(reason)]);
+    given::<Opening>([started(), parked(reason)]).when(abandon()).then_nothing();
+    given::<Opening>([started(), parked(reason)]).when(Command::RecordReserved).then([sent(
+        Step::Open,
+        1,
+        None,
+    )]);
+}
+
+#[test]
 fn a_closed_account_frees_its_slot() {
     given::<Opening>(opened()).when(Command::RecordClosed).then([sent(Step::Free, 1, None)]);
     given::<Opening>(opened().into_iter().take(3)).when(Command::RecordClosed).then([sent(

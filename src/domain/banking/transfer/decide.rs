@@ -105,14 +105,9 @@ impl Decider for Transfer {
     type Rejection = Rejection;
 
     fn decide(command: &Command, state: &Self, context: &Context) -> Result<Vec<Event>, Rejection> {
-        if let Command::StartTransfer(command) = command {
-            return Ok(state.start(command, context));
-        }
-        if state.phase == Phase::Unknown {
-            return Err(Rejection::TransferNotFound);
-        }
         match command {
             Command::StartTransfer(command) => Ok(state.start(command, context)),
+            _ if state.phase == Phase::Unknown => Err(Rejection::TransferNotFound),
             Command::RecordReceived => state.received(context),
             Command::RecordSettled => Ok(state.settled()),
             Command::RecordReversed => Ok(state.reversed()),
@@ -120,14 +115,7 @@ impl Decider for Transfer {
             Command::RecordFailed(command) => Ok(state.failed(command, context)),
             Command::Wake => Ok(state.wake(context)),
             Command::Resume(command) => state.resume(command, context),
-            Command::Abandon(command) => match state.step() {
-                None => Err(Rejection::TransferEnded),
-                Some(_) if state.parked.is_some() => Ok(Vec::new()),
-                Some(step) => {
-                    let reason = command.reason.as_deref().unwrap_or("no reason given");
-                    Ok(state.park(step, format!("abandoned: {reason}")))
-                }
-            },
+            Command::Abandon(command) => state.abandon(command.reason.as_deref()),
         }
     }
 
@@ -298,6 +286,14 @@ impl Transfer {
             (Some(step), _) if self.parked.is_some() => Ok(self.repeat(step, 1, context)),
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// Whoever looks at it later finds the last reason, also of one that was parked already.
+    fn abandon(&self, reason: Option<&str>) -> Result<Vec<Event>, Rejection> {
+        let step = self.step().ok_or(Rejection::TransferEnded)?;
+        let reason = format!("abandoned: {}", reason.unwrap_or("no reason given"));
+        let is_known = self.parked.as_ref() == Some(&reason);
+        Ok(if is_known { Vec::new() } else { self.park(step, reason) })
     }
 
     fn repeat(&self, step: Step, attempt: u32, context: &Context) -> Vec<Event> {

@@ -341,6 +341,10 @@ fn an_abandoned_transfer_is_parked_and_reverses_nothing() {
     let reason = "abandoned: enough";
     given::<Transfer>([started()]).when(abandon()).then([parked(Step::Receive, reason)]);
     given::<Transfer>([started(), parked(Step::Receive, reason)]).when(abandon()).then_nothing();
+    // One that was parked before is parked for the operator's reason from now on.
+    given::<Transfer>([started(), parked(Step::Receive, "Unverifiable")])
+        .when(abandon())
+        .then([parked(Step::Receive, reason)]);
     given::<Transfer>([started(), parked(Step::Receive, reason)])
         .when(Command::RecordReceived)
         .then([received(soon())]);
