@@ -12,7 +12,7 @@ use super::protocol::Settings;
 use crate::kernel::codec::{Codec, CodecError, EventType};
 use crate::kernel::decider::Decider;
 use crate::kernel::message::{Headers, Outgoing, Record};
-use crate::kernel::result::{CommandResult, Outcome};
+use crate::kernel::result::{CommandResult, Outcome, PROCESS_MANAGER, RESULT_OF};
 use crate::kernel::stream::{Kind, StreamHash, event_key};
 use crate::kernel::time::Timestamp;
 
@@ -153,7 +153,7 @@ pub(super) fn result_record<D: Decider>(
         for (name, value) in &request.metadata.free {
             headers.push(name, value);
         }
-        headers.push(RESULT_OF, "process-manager");
+        headers.push(RESULT_OF, PROCESS_MANAGER);
     }
     let mut buffer = [0; Hyphenated::LENGTH];
     let key = uuid_text(request.command_id, &mut buffer).as_bytes().to_vec();
@@ -310,9 +310,6 @@ fn short_headers(headers: &Headers) -> Headers {
     }
     short
 }
-
-/// The result header that says a process manager asked: its ids are a space of their own.
-pub const RESULT_OF: &str = "result_of";
 
 /// SHA-256 over aggregate id and bytes, for a command whose content could not be read.
 #[must_use]

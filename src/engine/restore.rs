@@ -10,7 +10,6 @@ use super::command_handler::CommandHandler;
 use super::dedup::{Answer, CommandKey};
 use super::position::{Position, Witness};
 use super::protocol::{Action, Moment, Settings};
-use super::reply::RESULT_OF;
 use super::shelf::ShelfError;
 use super::snapshot;
 use super::timer::{parse_timer_key, parse_timer_value};
@@ -19,6 +18,7 @@ use super::upkeep::Then;
 use crate::kernel::codec::{Codec, CodecError};
 use crate::kernel::decider::Decider;
 use crate::kernel::message::Record;
+use crate::kernel::result::RESULT_OF;
 use crate::kernel::stream::{Kind, POSITION_KEY, StreamHash, parse_event_key};
 use crate::kernel::time::Timestamp;
 

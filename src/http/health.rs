@@ -88,11 +88,6 @@ impl Health {
             .collect()
     }
 
-    /// Takes a component out, when it has stopped as it should.
-    pub fn remove(&self, component: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(component);
-    }
-
     /// Every component's state at this moment.
     #[must_use]
     pub fn report(&self) -> Report {

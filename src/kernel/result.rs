@@ -4,6 +4,12 @@ use uuid::Uuid;
 
 use super::time::Timestamp;
 
+/// The header of a result that says who had asked. Only a handler writes it, so no client can make
+/// its own command look like a process manager's.
+pub const RESULT_OF: &str = "result_of";
+/// Its value if a process manager had: the ids of what those ask are a space of their own.
+pub const PROCESS_MANAGER: &str = "process-manager";
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {

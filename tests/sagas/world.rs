@@ -18,7 +18,7 @@ use millrace::kernel::codec::Codec;
 use millrace::kernel::decider::{Context, Decider, Rejection, Timer};
 use millrace::kernel::message::{Headers, Record};
 use millrace::kernel::reactor::{Dispatch, Reactor};
-use millrace::kernel::result::{CommandResult, Outcome};
+use millrace::kernel::result::{CommandResult, Outcome, PROCESS_MANAGER, RESULT_OF};
 use millrace::kernel::stream::{AggregateName, Kind, StreamHash, event_key};
 use millrace::kernel::time::Timestamp;
 use uuid::Uuid;
@@ -171,7 +171,7 @@ impl<D: Decider> Kept<D> {
         let mut headers = Headers::default();
         headers.push("reply_to", sent.reply_to.as_deref()?);
         if internal {
-            headers.push("result_of", "process-manager");
+            headers.push(RESULT_OF, PROCESS_MANAGER);
         }
         let value = Some(value.into_boxed_slice());
         let record = Record { value, headers, ..Record::default() };

@@ -5,12 +5,8 @@ use uuid::Uuid;
 
 use crate::kernel::message::{Headers, Record};
 use crate::kernel::reactor::{Dispatch, step_id};
-use crate::kernel::result::CommandResult;
+use crate::kernel::result::{CommandResult, PROCESS_MANAGER, RESULT_OF};
 use crate::kernel::stream::{AggregateName, parse_event_key};
-
-/// The header of a result that says who had asked; only a handler writes it, so no client can make
-/// its own command look like a process manager's.
-const RESULT_OF: (&str, &str) = ("result_of", "process-manager");
 
 /// An event that something may follow from.
 pub(super) struct Cause<'a> {
@@ -87,8 +83,7 @@ pub(super) fn carried(headers: &Headers) -> Vec<(String, String)> {
 
 /// The saga that a result answers, and the result's bytes; `None` if a client had asked.
 pub(super) fn asked_by(record: &Record) -> Option<(&str, &[u8])> {
-    let (name, value) = RESULT_OF;
-    if record.headers.text(name) != Some(value) {
+    if record.headers.text(RESULT_OF) != Some(PROCESS_MANAGER) {
         return None;
     }
     Some((record.headers.text("reply_to")?, record.value.as_deref()?))
