@@ -31,6 +31,12 @@ impl Targets {
         Self(Arc::new(targets))
     }
 
+    /// Where that aggregate's commands go, if anybody has said so.
+    #[must_use]
+    pub fn of(&self, aggregate: AggregateName) -> Option<&Target> {
+        self.0.get(&aggregate)
+    }
+
     /// Addresses and signs what follows from the record at that place: the `index`th command of it.
     ///
     /// # Errors

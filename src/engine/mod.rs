@@ -11,6 +11,7 @@ pub mod command_handler;
 pub mod dedup;
 pub mod dispatch;
 mod hand_on;
+pub mod letter;
 pub mod metadata;
 pub mod origin;
 pub mod position;

@@ -1,19 +1,25 @@
-//! The operator: finds sagas that are parked and has them go on, as the command line does.
+//! The operator: finds sagas that are parked, or were told something that broke, and has them go on,
+//! as the command line does.
 
 use std::collections::BTreeMap;
 
 use millrace::domain::banking::account;
 use millrace::domain::banking::account_opening::{self, Opening};
 use millrace::domain::banking::transfer::{self, Transfer};
+use millrace::engine::letter::Broken;
 use millrace::kernel::codec::Codec;
 use millrace::kernel::message::Record;
 use millrace::kernel::reactor::Dispatch;
+use millrace::kernel::result::Outcome;
 use millrace::kernel::stream::{AggregateName, Kind, parse_event_key};
+use millrace::log::memory::Place;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::bank::Bank;
 use super::shared::Shared;
+
+const SAGAS: [AggregateName; 2] = [transfer::NAME, account_opening::NAME];
 
 #[derive(Default)]
 pub(crate) struct Operator {
@@ -23,12 +29,29 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
+    /// Sends again what sagas were told and broke; `false` if there is nothing.
+    pub(crate) fn repair(&mut self, shared: &mut Shared) -> bool {
+        let broken = broken(shared);
+        for (aggregate, letter) in &broken {
+            let topic = shared.bank.targets.of(*aggregate).unwrap();
+            let topic = (&*topic.topic, topic.partition_count);
+            let crossing = letter.again(topic, &shared.bank.key).unwrap();
+            shared.cross(&crossing);
+        }
+        !broken.is_empty()
+    }
+
     /// Resumes every saga that is parked; `false` if none is.
     pub(crate) fn resume_parked(&mut self, shared: &mut Shared) -> bool {
         let parked = parked(shared);
         self.rounds += 1;
         for (aggregate, id, reason) in &parked {
             let body = match reason.as_str() {
+                // Asked once more it only repeats that: the sender's stream says what became of it.
+                "TransferNotOpen" => {
+                    assert!(has_reversed(shared, id), "{id} is neither open nor given back");
+                    json!({"type": "RecordReversed"})
+                }
                 // Nobody can tell any more but the receiver's whole stream.
                 "Unverifiable" if self.rounds.is_multiple_of(2) => {
                     let received = if has_received(shared, id) { "YES" } else { "NO" };
@@ -70,12 +93,37 @@ impl Operator {
     }
 }
 
+/// What broke at a saga and was not done later, in the order of the log, each once.
+fn broken(shared: &Shared) -> Vec<(AggregateName, Broken)> {
+    let is_saga = |place: &Place| SAGAS.contains(&place.aggregate);
+    let mut broken: Vec<(AggregateName, Broken)> = Vec::new();
+    for (place, record) in shared.log.in_order() {
+        if !is_saga(&place) {
+            continue;
+        }
+        if place.kind == Kind::DeadLetters
+            && let Some(letter) = Broken::of(record)
+            && broken.iter().all(|(_, known)| known.command_id != letter.command_id)
+        {
+            broken.push((place.aggregate, letter));
+        }
+        if place.kind == Kind::Results && record.headers.get("result_of").is_some() {
+            let value = record.value.as_deref().unwrap();
+            let codec = &*shared.bank.transfers;
+            let result = Codec::<Transfer>::decode_result(codec, value).unwrap();
+            if result.outcome != Outcome::Failed {
+                broken.retain(|(_, known)| known.command_id != result.command_id);
+            }
+        }
+    }
+    broken
+}
+
 /// The last event of each saga's stream says whether it is parked, and why.
 fn parked(shared: &Shared) -> Vec<(AggregateName, String, String)> {
     let mut last: BTreeMap<(AggregateName, String), &Record> = BTreeMap::new();
     for (place, record) in shared.log.in_order() {
-        let is_saga = [transfer::NAME, account_opening::NAME].contains(&place.aggregate);
-        if place.kind == Kind::Events && is_saga {
+        if place.kind == Kind::Events && SAGAS.contains(&place.aggregate) {
             let (id, _) = parse_event_key(record.key.as_deref().unwrap()).unwrap();
             last.insert((place.aggregate, id.to_owned()), record);
         }
@@ -100,14 +148,26 @@ fn parked(shared: &Shared) -> Vec<(AggregateName, String, String)> {
 }
 
 fn has_received(shared: &Shared, transfer: &str) -> bool {
+    any_account_event(shared, |event| match event {
+        account::Event::MoneyReceived(event) => event.transfer_id == transfer,
+        _ => false,
+    })
+}
+
+fn has_reversed(shared: &Shared, transfer: &str) -> bool {
+    any_account_event(shared, |event| match event {
+        account::Event::TransferReversed(event) => event.transfer_id == transfer,
+        _ => false,
+    })
+}
+
+fn any_account_event(shared: &Shared, is_it: impl Fn(&account::Event) -> bool) -> bool {
     shared.log.in_order().any(|(place, record)| {
         if (place.aggregate, place.kind) != (account::NAME, Kind::Events) {
             return false;
         }
         let value = record.value.as_deref().unwrap();
-        match Codec::<account::Account>::decode_event(&*shared.bank.accounts, value).unwrap() {
-            account::Event::MoneyReceived(event) => event.transfer_id == transfer,
-            _ => false,
-        }
+        let codec = &*shared.bank.accounts;
+        is_it(&Codec::<account::Account>::decode_event(codec, value).unwrap())
     })
 }

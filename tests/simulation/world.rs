@@ -178,7 +178,7 @@ impl World {
     }
 
     /// The faults are over: what is under way arrives, zombies end, time passes, and an operator
-    /// resumes what is parked, until everything has ended.
+    /// sends again what broke and resumes what is parked, until everything has ended.
     pub(crate) fn settle(&mut self) {
         self.shared.be_calm();
         while self.shared.arrive_late() {}
@@ -191,7 +191,9 @@ impl World {
             if let Some(at) = self.actors.iter().filter_map(Actor::wakes_at).min() {
                 // A little late, so that what is due at nearly the same time is done at once.
                 self.shared.now = self.shared.now.max(Timestamp(at.0 + 20_000));
-            } else if !self.operator.resume_parked(&mut self.shared) {
+            } else if !self.operator.repair(&mut self.shared)
+                && !self.operator.resume_parked(&mut self.shared)
+            {
                 return;
             }
         }
