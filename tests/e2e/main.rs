@@ -21,6 +21,7 @@ mod doors;
 mod harness;
 mod idempotency;
 mod kills;
+mod operator;
 mod process_manager;
 mod replay;
 mod restart;

@@ -19,22 +19,27 @@ use crate::harness::namespace::Namespace;
 use crate::harness::serve::Serve;
 use crate::harness::stores::Postgres;
 
-const KEY: &str = "a key that both sides know";
+pub(crate) const KEY: &str = "a key that both sides know";
 
 /// Sends commands with a signed origin, each with the next offset of its cause.
-struct ProcessManager<'n> {
+pub(crate) struct ProcessManager<'n> {
     namespace: &'n Namespace,
     producer: Producer,
     answers: Answers<'n>,
     offset: i64,
 }
 
-impl ProcessManager<'_> {
+impl<'n> ProcessManager<'n> {
+    pub(crate) fn new(namespace: &'n Namespace) -> Self {
+        let producer = Producer::new(&namespace.stack);
+        Self { namespace, producer, answers: Answers::new(namespace), offset: 0 }
+    }
+
     fn signed(&self, account: &str, id: Uuid, body: &Value) -> Message {
         signed(&self.namespace.topic("commands"), account, id, body, self.offset)
     }
 
-    fn say(&mut self, account: &str, body: &Value) -> Decoded {
+    pub(crate) fn say(&mut self, account: &str, body: &Value) -> Decoded {
         self.offset += 1;
         let id = new_id();
         let message = self.signed(account, id, body);
@@ -43,7 +48,7 @@ impl ProcessManager<'_> {
     }
 
     /// Grants a client its slot; gives the client's own answer.
-    fn open(&mut self, account: &str, mut body: Value) -> Decoded {
+    pub(crate) fn open(&mut self, account: &str, mut body: Value) -> Decoded {
         let client = new_id();
         body["grant_slot_id"] = json!(new_id().to_string());
         body["grant_client_command_id"] = json!(client.to_string());
@@ -53,7 +58,7 @@ impl ProcessManager<'_> {
         self.answers.first(client)
     }
 
-    fn client(&mut self, account: &str, body: &Value) -> Decoded {
+    pub(crate) fn client(&mut self, account: &str, body: &Value) -> Decoded {
         let id = new_id();
         let message = command_with_id(account, id, body);
         self.producer.send(&self.namespace.topic("commands"), &[message]);
@@ -62,7 +67,7 @@ impl ProcessManager<'_> {
 }
 
 /// A command that names its cause, and that nobody but a process manager could have signed.
-fn signed(topic: &str, to: &str, id: Uuid, body: &Value, offset: i64) -> Message {
+pub(crate) fn signed(topic: &str, to: &str, id: Uuid, body: &Value, offset: i64) -> Message {
     let message = command_with_id(to, id, body);
     let source = Source { group: "manager".to_owned(), topic_id: Uuid::nil(), partition: 0 };
     let origin = Origin { sender: Sender::ProcessManager, source, offset, index: 0 };
@@ -85,9 +90,7 @@ fn what_a_process_manager_signs_is_done_down_to_the_rows() {
     let roles = "handler,postgres,clickhouse";
     let mut serve = Serve::start_with(&namespace, roles, &[("MILLRACE_INTERNAL_KEY", KEY)]);
     serve.wait_ready();
-    let producer = Producer::new(&namespace.stack);
-    let answers = Answers::new(&namespace);
-    let mut manager = ProcessManager { namespace: &namespace, producer, answers, offset: 0 };
+    let mut manager = ProcessManager::new(&namespace);
     let from = manager.open("from", create("ann", "CHECKING", "50000"));
     assert!(from.is_accepted());
     assert_eq!(from.record.header("reply_to"), Some("desk-3"));
@@ -266,65 +269,6 @@ fn transfers_end_the_sixth_account_loses_and_a_reset_of_reactors_emits_nothing()
     let more = |at: usize| after[at].1 - before[at].1;
     assert_eq!([more(0), more(1), more(2), more(3)], [3, 0, 3, 0], "{before:?} {after:?}");
     reactors.terminate();
-    serve.terminate();
-}
-
-#[test]
-fn an_operator_sees_sagas_and_speaks_to_them() {
-    let namespace = Namespace::new();
-    let key = [("MILLRACE_INTERNAL_KEY", KEY)];
-    // No reactors, so that the saga stays where it is.
-    let mut serve = Serve::start_with(&namespace, "handler", &key);
-    serve.wait_ready();
-    let topic = format!("{}.banking.transfer.commands", namespace.name);
-    let id = new_id().to_string();
-    let start = json!({
-        "type": "StartTransfer", "user_id": "ann", "currency": "USD", "from_account_id": "a",
-        "to_account_id": "b", "amount": "12.50", "fee": "2", "reference": "rent",
-    });
-    let producer = Producer::new(&namespace.stack);
-    producer.send(&topic, &[signed(&topic, &id, new_id(), &start, 1)]);
-    let run = |arguments: &[&str]| -> (Option<i32>, Vec<Value>, String) {
-        let mut command = namespace.command(&[&["--json", "sagas"], arguments].concat());
-        let output = command.env(key[0].0, key[0].1).output().unwrap();
-        let lines = String::from_utf8(output.stdout).unwrap();
-        let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        (output.status.code(), lines, String::from_utf8(output.stderr).unwrap())
-    };
-    let listed = |state: &str| run(&["list", "--state", state]).1;
-    let waiting = await_some("the saga", Duration::from_secs(30), || {
-        listed("open").pop().ok_or_else(|| "none".to_owned())
-    });
-    assert_eq!(waiting["saga"], id);
-    assert_eq!(waiting["process_manager"], "transfer");
-    assert_eq!(waiting["about"], "12.5 USD from a to b");
-    assert_eq!((&waiting["state"], &waiting["step"]), (&json!("WAITING"), &json!("RECEIVE")));
-    assert_eq!((&waiting["attempt"], &waiting["version"]), (&json!(1), &json!(1)));
-    assert!(waiting["deadline"].is_string() && waiting["last_error"].is_null(), "{waiting}");
-    assert!(listed("parked").is_empty());
-
-    let (code, _, said) = run(&["resume", "transfer", &id]);
-    assert!(code == Some(1) && said.contains("is not parked"), "{said}");
-    let (code, told, said) = run(&["abandon", "transfer", &id, "--reason", "under review"]);
-    assert_eq!((code, &told[0]["outcome"]), (Some(0), &json!("ACCEPTED")), "{said}");
-    let parked = listed("parked").pop().unwrap();
-    assert_eq!(parked["last_error"], "abandoned: under review");
-    assert!(parked["deadline"].is_null(), "{parked}");
-    let (code, told, said) = run(&["resume", "transfer", &id]);
-    assert_eq!((code, &told[0]["outcome"]), (Some(0), &json!("ACCEPTED")), "{said}");
-    assert!(listed("parked").is_empty());
-    let (code, shown, _) = run(&["show", "transfer", &id]);
-    assert_eq!((code, &shown[0]["state"]), (Some(0), &json!("WAITING")));
-    let types: Vec<_> = shown[1..].iter().map(|event| event["type"].as_str().unwrap()).collect();
-    assert_eq!(types, ["TransferStarted", "TransferParked", "StepRepeated"]);
-    assert!(shown[1..].iter().all(|event| event["causation_id"].is_string()), "{shown:?}");
-    assert_eq!(shown[2]["actor"], "operator");
-
-    // Without the key it is nobody's word; and nobody hears of a saga that is not there.
-    let forged = namespace.run(&["sagas", "abandon", "transfer", &id, "--reason", "mine"]);
-    assert_eq!(forged.status.code(), Some(1), "{forged:?}");
-    let (code, _, said) = run(&["show", "transfer", "nothing"]);
-    assert!(code == Some(1) && said.contains("there is no transfer"), "{said}");
     serve.terminate();
 }
 

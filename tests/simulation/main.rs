@@ -113,6 +113,7 @@ fn every_seed_ends_exactly_once() {
     if count >= 50 {
         assert!(total.events >= 100 * count, "{total:?}");
         assert!(total.tally.crashes >= 5 * count, "{total:?}");
+        assert!(total.tally.repaired >= count, "{total:?}");
         assert!(total.warm_starts >= 2 * count && total.tally.waits >= count, "{total:?}");
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use millrace::domain::banking::account;
 use millrace::domain::banking::account_opening::{self, Opening};
+use millrace::domain::banking::customer::{self, Customer};
 use millrace::domain::banking::transfer::{self, Transfer};
 use millrace::engine::letter::Broken;
 use millrace::kernel::codec::Codec;
@@ -19,6 +20,8 @@ use uuid::Uuid;
 use super::bank::Bank;
 use super::shared::Shared;
 
+/// Stands for whatever an opening is parked for while it waits for its slot.
+const AT_RESERVE: &str = "RESERVE";
 const SAGAS: [AggregateName; 2] = [transfer::NAME, account_opening::NAME];
 
 #[derive(Default)]
@@ -37,6 +40,7 @@ impl Operator {
             let topic = (&*topic.topic, topic.partition_count);
             let crossing = letter.again(topic, &shared.bank.key).unwrap();
             shared.cross(&crossing);
+            shared.tally.repaired += 1;
         }
         !broken.is_empty()
     }
@@ -47,6 +51,7 @@ impl Operator {
         self.rounds += 1;
         for (aggregate, id, reason) in &parked {
             let body = match reason.as_str() {
+                AT_RESERVE => slot_told(shared, id),
                 // Asked once more it only repeats that: the sender's stream says what became of it.
                 "TransferNotOpen" => {
                     assert!(has_reversed(shared, id), "{id} is neither open nor given back");
@@ -138,13 +143,37 @@ fn parked(shared: &Shared) -> Vec<(AggregateName, String, String)> {
             }
         } else {
             match Codec::<Opening>::decode_event(&*shared.bank.openings, value).unwrap() {
-                account_opening::Event::OpeningParked(event) => event.reason,
+                account_opening::Event::OpeningParked(event) => match event.step {
+                    account_opening::Step::Reserve => AT_RESERVE.to_owned(),
+                    _ => event.reason,
+                },
                 _ => continue,
             }
         };
         parked.push((aggregate, id, reason));
     }
     parked
+}
+
+/// A repeated answer does not say whether there is a slot: the customer's stream does.
+fn slot_told(shared: &Shared, slot: &str) -> serde_json::Value {
+    let mut told = json!({"type": "Resume"});
+    for (place, record) in shared.log.in_order() {
+        if (place.aggregate, place.kind) != (customer::NAME, Kind::Events) {
+            continue;
+        }
+        let value = record.value.as_deref().unwrap();
+        match Codec::<Customer>::decode_event(&*shared.bank.customers, value).unwrap() {
+            customer::Event::SlotReserved(event) if event.slot_id == slot => {
+                told = json!({"type": "RecordReserved"});
+            }
+            customer::Event::SlotDenied(event) if event.slot_id == slot => {
+                told = json!({"type": "RecordDenied", "code": event.code});
+            }
+            _ => {}
+        }
+    }
+    told
 }
 
 fn has_received(shared: &Shared, transfer: &str) -> bool {

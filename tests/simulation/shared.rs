@@ -97,6 +97,8 @@ pub(crate) struct Tally {
     pub(crate) days: u64,
     /// How often a disk was waited for.
     pub(crate) waits: u64,
+    /// How much an operator sent again that broke at a saga.
+    pub(crate) repaired: u64,
 }
 
 impl Tally {
@@ -109,6 +111,7 @@ impl Tally {
         self.late += other.late;
         self.days += other.days;
         self.waits += other.waits;
+        self.repaired += other.repaired;
     }
 
     pub(crate) fn faults(&self) -> u64 {

@@ -3,8 +3,8 @@
 //!
 //! | the saga waits for | whose stream | what it may hold |
 //! |---|---|---|
-//! | RECEIVE | the receiver's | `MoneyReceived`: the receiver may not know any more (`Unverifiable`) |
-//! | REVERSE | the sender's | `TransferReversed`: asked again after a day it only says `TransferNotOpen` |
+//! | RECEIVE | the receiver's | `MoneyReceived`: it may not know any more (`Unverifiable`) |
+//! | REVERSE | the sender's | `TransferReversed`: after a day it only answers `TransferNotOpen` |
 //! | RESERVE | the customer's | `SlotReserved` or `SlotDenied`: a repeated yes does not say which |
 
 use std::sync::Arc;
@@ -137,5 +137,33 @@ fn reserved(event: &customer::Event, slot: &str) -> Option<Value> {
         | customer::Event::SlotConfirmed(_)
         | customer::Event::SlotReleased(_)
         | customer::Event::SlotFreed(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken() -> customer::SlotTaken {
+        let text = str::to_owned;
+        customer::SlotTaken {
+            user_id: text("ann"),
+            slot_id: text("slot"),
+            account_id: text("acc-1"),
+        }
+    }
+
+    #[test]
+    fn the_customers_stream_tells_a_yes_from_a_no() {
+        let yes = customer::Event::SlotReserved(taken());
+        assert_eq!(reserved(&yes, "slot"), Some(json!({"type": "RecordReserved"})));
+        assert_eq!(reserved(&yes, "another"), None);
+        let customer::SlotTaken { user_id, slot_id, account_id } = taken();
+        let code = "AccountLimit".to_owned();
+        let denied = customer::SlotDenied { user_id, slot_id, account_id, code };
+        let no = customer::Event::SlotDenied(denied);
+        let expected = json!({"type": "RecordDenied", "code": "AccountLimit"});
+        assert_eq!(reserved(&no, "slot"), Some(expected));
+        assert_eq!(reserved(&customer::Event::SlotReleased(taken()), "slot"), None);
     }
 }

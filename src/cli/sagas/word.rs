@@ -27,8 +27,8 @@ use crate::runtime::signing::{internal_key, targets};
 /// How long the saga's answer is waited for.
 const ANSWER_WAIT: Duration = Duration::from_secs(15);
 
-/// Has a saga go on: what it was told and broke is told again, and if it is parked then, its step is
-/// tried again.
+/// Has a saga go on: what it was told and broke is told again, and if it is parked then, its step
+/// is tried again.
 pub(super) async fn resume(
     config: &Config,
     manager: Manager,

@@ -1,6 +1,6 @@
 //! What the sagas' rules stand against.
 
-use millrace::domain::banking::{account, account_opening, transfer};
+use millrace::domain::banking::{account, account_opening, customer, transfer};
 use millrace::kernel::reactor::step_id;
 use millrace::kernel::result::Outcome;
 use millrace::kernel::stream::Kind;
@@ -18,18 +18,107 @@ fn outcomes(stage: &Stage, saga: &str, step: &str) -> Vec<(Outcome, bool)> {
 #[test]
 fn a_failed_step_that_is_accepted_later() {
     let mut stage = Stage::with_accounts(&["acc-1", "acc-2"]);
-    stage.world.shared.mood.set(1, 0);
+    stage.halt(reacts_to(transfer::NAME, Kind::Events));
     stage.transfer("acc-1", "acc-2");
     stage.rest();
     let saga = stage.streams(transfer::NAME).remove(0);
+    stage.halt(handles(transfer::NAME));
+    stage.world.shared.mood.set(1, 0);
+    stage.start(reacts_to(transfer::NAME, Kind::Events));
     assert_eq!(outcomes(&stage, &saga, "RECEIVE"), [(Outcome::Failed, false)]);
-    assert_eq!(stage.events(transfer::NAME, &saga), ["TransferStarted", "StepFailed"]);
     stage.world.shared.mood.set(0, 0);
+    stage.start(handles(transfer::NAME));
+    assert_eq!(stage.events(transfer::NAME, &saga), ["TransferStarted", "StepFailed"]);
     stage.pass(2);
     let expected = [(Outcome::Failed, false), (Outcome::Accepted, false)];
     assert_eq!(outcomes(&stage, &saga, "RECEIVE"), expected);
     assert_eq!(stage.count(account::NAME, "acc-2", "MoneyReceived"), 1);
     assert_eq!(stage.count(transfer::NAME, &saga, "TransferCompleted"), 1);
+    stage.end();
+}
+
+/// Nobody reads the sagas' own results, and the origin is taken: only an operator's repeat is one.
+#[test]
+fn a_start_that_broke_is_sent_again_by_an_operator() {
+    let mut stage = Stage::with_accounts(&["acc-1", "acc-2"]);
+    stage.world.shared.mood.set(1, 0);
+    stage.transfer("acc-1", "acc-2");
+    stage.rest();
+    stage.world.shared.mood.set(0, 0);
+    // It is not made good by a reactor's repeat, nor by time.
+    let (place, start) = stage.sent_on().pop().unwrap();
+    assert_eq!(place.aggregate, transfer::NAME);
+    stage.world.shared.append(place, &start);
+    stage.pass(DAY);
+    assert_eq!(stage.streams(transfer::NAME), Vec::<String>::new());
+    let mut operator = Operator::default();
+    assert!(operator.repair(&mut stage.world.shared));
+    stage.rest();
+    let saga = stage.streams(transfer::NAME).remove(0);
+    assert_eq!(stage.count(transfer::NAME, &saga, "TransferCompleted"), 1);
+    assert!(!operator.repair(&mut stage.world.shared), "there is nothing left to be done");
+    stage.end();
+}
+
+/// The opening has ended and has no timer: without the news the slot would be taken for ever.
+#[test]
+fn news_of_a_closing_that_broke_is_sent_again_by_an_operator() {
+    let mut stage = Stage::with_accounts(&["acc-1"]);
+    let saga = stage.streams(account_opening::NAME).remove(0);
+    stage.world.shared.mood.set(1, 0);
+    stage.wish("acc-1", &json!({"type": "Withdraw", "amount": "1000.00"}));
+    stage.wish("acc-1", &json!({"type": "CloseAccount"}));
+    stage.rest();
+    stage.world.shared.mood.set(0, 0);
+    stage.pass(DAY);
+    assert_eq!(stage.events(account_opening::NAME, &saga).pop().unwrap(), "OpeningEnded");
+    assert_eq!(stage.count(account::NAME, "acc-1", "AccountClosed"), 1);
+    assert_eq!(stage.count(customer::NAME, "user-1", "SlotFreed"), 0);
+    let stage = stage.end();
+    assert_eq!(stage.count(customer::NAME, "user-1", "SlotFreed"), 1);
+}
+
+/// Every repeat is answered with the same yes, which may also have been the customer's no.
+#[test]
+fn a_slot_of_which_the_news_is_lost_is_found_in_the_customers_stream() {
+    let mut stage = Stage::new();
+    stage.halt(reacts_to(customer::NAME, Kind::Events));
+    stage.open("acc-1", "user-1");
+    stage.rest();
+    let saga = stage.streams(account_opening::NAME).remove(0);
+    for _ in 0..20 {
+        stage.pass(12);
+    }
+    assert_eq!(stage.count(customer::NAME, "user-1", "SlotReserved"), 1);
+    assert_eq!(stage.events(account_opening::NAME, &saga).pop().unwrap(), "OpeningParked");
+    Operator::default().resume_parked(&mut stage.world.shared);
+    stage.rest();
+    assert_eq!(stage.count(account::NAME, "acc-1", "AccountCreated"), 1);
+    stage.start(reacts_to(customer::NAME, Kind::Events));
+    stage.end();
+}
+
+/// Asked again when nobody remembers the command, the sender only knows that it is not open.
+#[test]
+fn a_reversal_of_which_the_news_is_lost_is_found_in_the_senders_stream() {
+    let mut stage = Stage::with_accounts(&["acc-1"]);
+    stage.halt(reacts_to(transfer::NAME, Kind::Events));
+    stage.transfer("acc-1", "nobody");
+    stage.rest();
+    let saga = stage.streams(transfer::NAME).remove(0);
+    stage.halt(reacts_to(account::NAME, Kind::Events));
+    stage.start(reacts_to(transfer::NAME, Kind::Events));
+    assert_eq!(stage.count(account::NAME, "acc-1", "TransferReversed"), 1);
+    stage.halt(handles(account::NAME));
+    stage.pass(DAY + 2 * 3_600);
+    stage.start(handles(account::NAME));
+    let code = stage.results(step_id(&saga, "REVERSE")).pop().unwrap().code;
+    assert_eq!(code.as_deref(), Some("TransferNotOpen"));
+    assert_eq!(stage.events(transfer::NAME, &saga).pop().unwrap(), "TransferParked");
+    Operator::default().resume_parked(&mut stage.world.shared);
+    stage.rest();
+    assert_eq!(stage.count(transfer::NAME, &saga, "TransferReversed"), 1);
+    stage.start(reacts_to(account::NAME, Kind::Events));
     stage.end();
 }
 

@@ -2,7 +2,8 @@
 //! the deciders' own `evolve`.
 //!
 //! What has ended is let go at once, so that memory holds what is open and not all that ever was.
-//! An event that follows later finds no stream: it is noted, and its stream is read once more, alone.
+//! An event that follows later finds no stream: that is noted, and the stream is read once more,
+//! alone.
 //!
 //! A command that broke counts until the stream, a later result or the decider itself says that
 //! nothing would come of it any more.
@@ -259,3 +260,6 @@ fn saga<D: Shown>(id: String, folded: Folded<D::State>, broken: Vec<Broken>) -> 
         broken,
     }
 }
+
+#[cfg(test)]
+mod tests;
