@@ -1,7 +1,7 @@
 //! A command that broke, kept as a dead letter -> the same command, signed for an operator.
 //!
-//! A failure is not remembered, so the command is decided anew under its own id. Its first origin is
-//! taken by then: sent again with that one it would be dropped as a repeat.
+//! A failure is not remembered, so the command is decided anew under its own id. Its first origin
+//! is taken by then: sent again with that one it would be dropped as a repeat.
 
 use ring::hmac;
 use uuid::Uuid;
@@ -44,11 +44,17 @@ pub struct Broken {
 }
 
 impl Broken {
-    /// Reads a dead letter; `None` if it holds a command that was refused, or nobody's.
+    /// Reads a dead letter; `None` if it holds a command that was refused, or a client's. Whose it
+    /// says it is, is not proved before [`Broken::again`].
     #[must_use]
     pub fn of(letter: &Record) -> Option<Self> {
         let headers = &letter.headers;
         if headers.text(ERROR_CODE) != Some(INTERNAL_ERROR) {
+            return None;
+        }
+        // A client's is the client's to send again.
+        let origin = Origin::claimed(headers.get("origin")?)?;
+        if !origin.sender.is_process_manager() {
             return None;
         }
         let id = std::str::from_utf8(letter.key.as_deref()?).ok()?;
@@ -177,8 +183,7 @@ mod tests {
     #[test]
     fn an_operator_signs_nothing_that_no_process_manager_had_signed() {
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"secret");
-        let clients = Broken::of(&letter(Sender::Router, INTERNAL_ERROR)).unwrap();
-        assert_eq!(clients.again((TOPIC, 4), &key).err(), Some(Unsendable::NotOurs));
+        assert!(Broken::of(&letter(Sender::Router, INTERNAL_ERROR)).is_none());
         let ours = Broken::of(&letter(Sender::ProcessManager, INTERNAL_ERROR)).unwrap();
         assert_eq!(ours.again(("other", 4), &key).err(), Some(Unsendable::NotOurs));
         let other = hmac::Key::new(hmac::HMAC_SHA256, b"guess");

@@ -119,6 +119,13 @@ impl Origin {
         Some(origin)
     }
 
+    /// Reads the header without a key: who somebody says has sent it.
+    #[must_use]
+    pub fn claimed(header: &[u8]) -> Option<Self> {
+        let (text, _) = std::str::from_utf8(header).ok()?.rsplit_once(';')?;
+        Self::parse(text)
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(';');
         let sender = match parts.next()? {

@@ -2,7 +2,7 @@
 //! a dead letter, and the partition goes on.
 
 use super::metadata::Metadata;
-use super::origin::{Origin, Sender};
+use super::origin::Origin;
 use super::reply::{Place, Request, Verdict, malformed, raw_content_hash};
 use super::turn::Turn;
 use crate::kernel::codec::{BadCommand, BodyMetadata, Codec};
@@ -26,7 +26,7 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
             .headers
             .get("origin")
             .and_then(|header| Origin::verify(header, self.signed(record, id), &self.settings.key))
-            .is_some_and(|origin| origin.sender == Sender::ProcessManager);
+            .is_some_and(|origin| origin.sender.is_process_manager());
         let request = Request {
             record: Some(record),
             aggregate_id: id,

@@ -99,7 +99,8 @@ fn an_operator_sends_again_what_broke_at_a_saga() {
     let ours = signed(&topic("commands"), &id, command_id, &start, 7);
     let forged = new_id().to_string();
     let theirs = command_with_id(&forged, new_id(), &start);
-    let theirs = Message { partition: Some(own_partition(forged.as_bytes(), 2)), ..theirs };
+    let theirs = Message { partition: Some(own_partition(forged.as_bytes(), 2)), ..theirs }
+        .header("origin", format!("process-manager;manager;{};0;9;0;00", uuid::Uuid::nil()));
     producer.send(&topic("dead-letters"), &[letter(ours), letter(theirs)]);
 
     let (code, listed, said) = sagas(&namespace, &["list"]);

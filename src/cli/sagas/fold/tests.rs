@@ -38,6 +38,7 @@ fn letter(id: &str, command: Uuid, body: &str) -> Record {
     let mut headers = Headers::default();
     headers.push("ce_id", command.to_string());
     headers.push("causation_id", "money left");
+    headers.push("origin", "process-manager;g;00000000-0000-0000-0000-000000000000;0;7;0;00");
     headers.push("error_code", INTERNAL_ERROR);
     headers.push("error_message", "the decision broke");
     headers.push("failed_at", NOW.to_rfc3339());
