@@ -172,7 +172,7 @@ mod tests {
             break_if(command == Breaks::Decoding);
             Ok(Decoded {
                 command,
-                aggregate_id: key_id.unwrap_or_default().to_owned(),
+                aggregate_id: key_id.is_none().then(String::new),
                 type_name: "Count",
                 content_hash: [0; 32],
                 body: BodyMetadata::new(),
