@@ -16,6 +16,8 @@ pub mod read_model;
 
 pub mod runtime;
 
+pub mod audit;
+
 pub mod service;
 pub mod topology;
 

@@ -1,5 +1,6 @@
 //! error -> exit code.
 
+use crate::audit;
 use crate::codec::registry;
 use crate::config;
 use crate::http;
@@ -77,6 +78,11 @@ fn code_of(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
         Some(
             store::Error::PostgresUnreachable { .. } | store::Error::ClickHouseUnreachable { .. },
         ) => return Some(UNREACHABLE),
+        Some(_) | None => {}
+    }
+    match error.downcast_ref::<audit::Error>() {
+        Some(audit::Error::Address(_)) => return Some(USAGE),
+        Some(found) if found.is_unreachable() => return Some(UNREACHABLE),
         Some(_) | None => {}
     }
     // Its own text is that of the error inside, which therefore is not in the chain.

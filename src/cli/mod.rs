@@ -23,6 +23,7 @@ pub mod serve;
 pub mod status;
 mod stream_name;
 pub mod topics;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -68,6 +69,8 @@ enum Command {
     Sagas(sagas::Arguments),
     /// Shows whether services answer, topics are as declared, and how far groups are behind
     Status(status::Arguments),
+    /// Compares snapshots, Postgres and ClickHouse with a fold of the log, and names each difference
+    Verify(verify::Arguments),
     /// Measures commands, latencies and rows a second against the raw limits of the services
     Bench(bench::Arguments),
 }
@@ -107,5 +110,6 @@ async fn dispatch(config: &Config, command: Command, output: Output) -> anyhow::
         Command::History(arguments) => history::run(config, arguments, output).await,
         Command::Sagas(arguments) => sagas::run(config, arguments, output).await,
         Command::Status(arguments) => status::run(config, arguments, output).await,
+        Command::Verify(arguments) => verify::run(config, arguments, output).await,
     }
 }
