@@ -100,6 +100,9 @@ pub struct Report {
     pub parked: Vec<String>,
     /// What was left out, and why.
     pub notes: Vec<String>,
+    /// Which one of all partitions was looked at, if it was just one.
+    #[serde(skip)]
+    pub audited: Option<u64>,
     /// How much was compared.
     pub compared: Compared,
 }

@@ -305,3 +305,77 @@ fn rescaled(units: i128, scale: u32) -> Option<i128> {
     let finer = 10_i128.checked_pow(scale - SCALE)?;
     (units % finer == 0).then(|| units / finer)
 }
+
+#[cfg(test)]
+mod tests {
+    use apache_avro::writer::datum::GenericDatumWriter;
+
+    use super::*;
+    use crate::kernel::message::Headers;
+
+    const SCHEMA: &str = r#"{"type": "record", "name": "Paid", "namespace": "millrace.t.x",
+        "fields": [
+            {"name": "a", "type": {"type": "bytes", "logicalType": "decimal",
+                "precision": 28, "scale": 8}},
+            {"name": "b", "type": {"type": "bytes", "logicalType": "decimal",
+                "precision": 10, "scale": 2}},
+            {"name": "c", "type": ["null", "string"], "default": null},
+            {"name": "d", "type": {"type": "long", "logicalType": "timestamp-micros"}}]}"#;
+
+    fn record(event_type: &str) -> Record {
+        let schema = Schema::parse_str(SCHEMA).unwrap();
+        let decimal = |bytes: &[u8]| Value::Decimal(bytes.to_vec().into());
+        let fields = vec![
+            ("a".to_owned(), decimal(&[0xff])),
+            ("b".to_owned(), decimal(&[0x00, 0xc8])),
+            ("c".to_owned(), Value::Union(1, Box::new(Value::String("x".to_owned())))),
+            ("d".to_owned(), Value::TimestampMicros(5)),
+        ];
+        let mut value = vec![0, 0, 0, 0, 7];
+        let writer = GenericDatumWriter::builder(&schema).build().unwrap();
+        writer.write_value(&mut value, Value::Record(fields)).unwrap();
+        let mut headers = Headers::default();
+        headers.push("ce_id", "0198c0de-0000-8000-8000-000000000001");
+        headers.push("ce_type", event_type);
+        headers.push("ce_time", "1970-01-01T00:00:01Z");
+        headers.push("schema_version", "1");
+        let key = [&b"a-1"[..], &[0], &9_u64.to_be_bytes()].concat();
+        Record { key: Some(key.into()), value: Some(value.into()), headers, ..Record::default() }
+    }
+
+    fn read(writers: &Writers, record: &Record) -> Result<Fact, String> {
+        let decoders = writers.decoders();
+        let mut fact = decoders.read(record)?;
+        decoders.fill(&mut fact, record)?;
+        Ok(fact)
+    }
+
+    #[test]
+    fn an_event_is_read_by_the_schema_it_was_written_with() {
+        let mut writers = Writers::default();
+        writers.add(7, SCHEMA).unwrap();
+        let fact = read(&writers, &record("millrace.t.x.Paid")).unwrap();
+        assert_eq!((fact.stream.as_str(), fact.sequence, fact.name.as_str()), ("a-1", 9, "Paid"));
+        // Whatever its scale was, money is in hundred-millionths.
+        assert_eq!((fact.money("a"), fact.money("b")), (Some(-1), Some(200_000_000)));
+        assert_eq!((fact.text("c"), fact.moment("d"), fact.at), (Some("x"), Some(5), 1_000_000));
+        assert_eq!(fact.payload(), r#"{"a":"-0.00000001","b":"2","c":"x","d":5}"#);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told() {
+        let mut writers = Writers::default();
+        let error = |writers: &Writers, record: &Record| read(writers, record).unwrap_err();
+        assert!(error(&writers, &record("millrace.t.x.Paid")).contains("schema id 7"));
+        writers.add(7, SCHEMA).unwrap();
+        assert!(error(&writers, &record("millrace.t.x.Sent")).contains("millrace.t.x.Paid"));
+        let mut long = record("millrace.t.x.Paid");
+        long.value = long.value.map(|value| [&value[..], &[0]].concat().into());
+        assert!(error(&writers, &long).contains("left over"));
+        let mut short = record("millrace.t.x.Paid");
+        short.value = Some(Box::from([0, 0]));
+        assert!(error(&writers, &short).contains("shorter"));
+        assert!(writers.add(8, r#""string""#).is_err());
+        assert_eq!(stream_and_sequence(b"a-1"), None);
+    }
+}

@@ -68,8 +68,8 @@ pub struct Settings {
     pub postgres: bool,
     /// Whether ClickHouse is.
     pub clickhouse: bool,
-    /// Only this partition of this aggregate's, for audits bit by bit.
-    pub only: Option<(banking::Aggregate, i32)>,
+    /// Only one partition, for audits bit by bit: this one of all, counted round and round.
+    pub only: Option<u64>,
     /// The most streams in one pass over a partition.
     pub streams_max: usize,
     /// The most streams of which differences are named in full.

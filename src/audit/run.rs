@@ -64,9 +64,14 @@ pub async fn run(
     let means = Means { settings, writers, moment, events, progress, salt };
     let mut fees: HashMap<String, i128> = HashMap::new();
     let mut reader = None;
+    let all: u64 = sources.iter().map(|source| u64::from(source.count.unsigned_abs())).sum();
+    let only = means.settings.only.map(|nth| nth % all.max(1));
+    report.audited = only;
+    let mut nth = 0;
     for source in &sources {
         for partition in 0..source.count {
-            if !means.wants(source, partition) {
+            nth += 1;
+            if !means.wants(source, partition) || only.is_some_and(|only| only + 1 != nth) {
                 continue;
             }
             let opened = match reader.take() {
@@ -95,12 +100,10 @@ impl Means {
     }
 
     fn wants(&self, source: &Source, partition: i32) -> bool {
-        let of_stream = match &self.settings.scope {
+        match &self.settings.scope {
             Scope::Stream { id, .. } => partition_of(id, source.count) == partition,
             Scope::All | Scope::Sample(_) => true,
-        };
-        let of_part = self.settings.only.is_none_or(|only| only == (source.aggregate, partition));
-        of_stream && of_part
+        }
     }
 }
 

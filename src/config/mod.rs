@@ -94,6 +94,8 @@ pub struct Config {
     pub http: Http,
     /// The command handlers.
     pub handler: Handler,
+    /// The auditor in the background.
+    pub audit: Audit,
     /// What is logged, and how.
     pub log: Log,
 }
@@ -269,6 +271,21 @@ pub enum CommandTime {
     Handler,
     /// The client's `ce_time`, if it lies between the stream's last event and now.
     Trust,
+}
+
+/// The auditor in the background.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// How long it waits between two looks, on the average; 0 switches it off.
+    pub interval_seconds: u64,
+    /// How many streams it looks at (1 to 10,000).
+    pub sample: usize,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { interval_seconds: 600, sample: 50 }
+    }
 }
 
 /// What is logged, and how.

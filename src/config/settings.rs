@@ -69,7 +69,7 @@ const fn address(
 const PATH: &str = "the path of a PEM file";
 const HTTP_URL: &str = "an address such as http://127.0.0.1:8123";
 
-static SETTINGS: [Setting; 27] = [
+static SETTINGS: [Setting; 29] = [
     plain(
         "MILLRACE_NAMESPACE",
         "namespace",
@@ -226,6 +226,19 @@ static SETTINGS: [Setting; 27] = [
             store(&mut config.handler.instance_id, good.then(|| optional(text)).flatten())
         },
     ),
+    plain(
+        "MILLRACE_AUDIT_INTERVAL",
+        "audit.interval",
+        "a number of seconds from 0 (never) to 604800",
+        |config, text| {
+            let number = text.parse().ok().filter(|number| *number <= 604_800);
+            store(&mut config.audit.interval_seconds, number)
+        },
+    ),
+    plain("MILLRACE_AUDIT_SAMPLE", "audit.sample", "a number from 1 to 10000", |config, text| {
+        let number = text.parse().ok().filter(|number| (1..=10_000).contains(number));
+        store(&mut config.audit.sample, number)
+    }),
     plain("MILLRACE_LOG_FORMAT", "log.format", "text or json", |config, text| {
         let json = match text {
             "text" => Some(false),

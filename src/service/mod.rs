@@ -1,5 +1,6 @@
 //! Everything that one process runs: started together, watched, stopped together.
 
+mod audit;
 mod figures;
 mod rates;
 
@@ -92,6 +93,8 @@ pub struct Service {
     projection_figures: ProjectionFigures,
     rates: Rates,
     has_told: bool,
+    /// Runs as long as the service does.
+    audit: Option<audit::Background>,
 }
 
 impl Service {
@@ -117,6 +120,7 @@ impl Service {
             projection_figures: ProjectionFigures::register(metrics),
             rates: Rates::default(),
             has_told: false,
+            audit: None,
         };
         if wanted.handler {
             service.start_handlers(config, &schemas)?;
@@ -139,6 +143,7 @@ impl Service {
             let started = topology::clickhouse_banking(config, &schemas, look_up).await;
             service.projections.push(started.map_err(failed)?);
         }
+        service.audit = audit::Background::start(config, wanted, metrics);
         Ok(service)
     }
 
@@ -233,6 +238,7 @@ impl Service {
 
     /// Asks every component to finish what it has in hand.
     pub fn request_stop(&mut self) {
+        self.audit = None;
         for (_, group) in &self.handlers {
             group.request_stop();
         }

@@ -91,7 +91,7 @@ fn says(planted: &Planted, found: &Difference) -> bool {
 async fn a_hundred_planted_faults_are_found_and_nothing_else() {
     let stack = Stack::new("planted").await;
     let mut bank = Bank::new(&stack, 21);
-    bank.work(3_000, 150);
+    bank.work(8_000, 160);
     bank.work_in_vain(50, 150);
     bank.repeat(40);
     let mut sagas = Sagas::new(&stack, 22);

@@ -74,6 +74,14 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) fn start(installation: &Installation, roles: &str) -> Self {
+        Self::start_with(installation, roles, &[])
+    }
+
+    pub(crate) fn start_with(
+        installation: &Installation,
+        roles: &str,
+        settings: &[(&str, &str)],
+    ) -> Self {
         // Free at this moment; nobody else asks for it in the next.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap().to_string();
@@ -82,6 +90,7 @@ impl Serve {
             .env("MILLRACE_NAMESPACE", &installation.0)
             .env("MILLRACE_HTTP_ADDR", &addr)
             .env("MILLRACE_LOG", "warn")
+            .envs(settings.iter().copied())
             .args(["serve", "--only", roles])
             .stdout(Stdio::null())
             .spawn()

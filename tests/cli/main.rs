@@ -5,6 +5,7 @@
 mod commands;
 mod installation;
 mod topics;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -8,6 +8,9 @@ pub mod event;
 pub mod snapshot;
 pub mod transfer;
 
+#[cfg(test)]
+mod tests;
+
 use account::Account;
 use transfer::Transfer;
 
