@@ -75,7 +75,7 @@ async fn postgres(
 ) -> Result<u64, Error> {
     let Some(tables) = pass.part.aggregate.tables() else { return Ok(0) };
     let partition = pass.part.partition;
-    let (mut count, recent_from) = (0, moment.recent_from);
+    let mut count = 0;
     let Pass { streams, choice, .. } = pass;
     moment
         .rows(&tables.stream, Some(partition), ids, |id, _, row| {
@@ -87,7 +87,7 @@ async fn postgres(
             };
             count += 1;
             stream.has_row = true;
-            let is_same = stream.row().is_some_and(|fold| fold.row(recent_from) == row);
+            let is_same = stream.row().is_some_and(|fold| fold.row() == row);
             stream.is_suspect |= !is_same;
         })
         .await?;

@@ -24,7 +24,7 @@ pub(super) type Rows = HashMap<String, Vec<(i32, Row)>>;
 /// A few streams, with everything that there is of them.
 pub(super) struct Detail<'a> {
     pub(super) part: &'a Part,
-    pub(super) recent_from: i64,
+    recent_from: i64,
     /// The streams' own rows in Postgres, those of their events, and those in ClickHouse.
     pub(super) stream_rows: Rows,
     pub(super) event_rows: Rows,
@@ -55,10 +55,10 @@ fn of(fact: &Fact) -> Of {
 }
 
 impl<'a> Detail<'a> {
-    pub(super) fn new(part: &'a Part, recent_from: i64) -> Self {
+    pub(super) fn new(part: &'a Part) -> Self {
         Self {
             part,
-            recent_from,
+            recent_from: part.recent_from,
             stream_rows: Rows::new(),
             event_rows: Rows::new(),
             clickhouse_rows: Rows::new(),
@@ -170,7 +170,7 @@ impl<'a> Detail<'a> {
         let place = self.place("log", "events", id);
         let unreadable: HashSet<u64> = all.iter().filter_map(|one| one.sequence).collect();
         let mut next = 1;
-        let mut fold = Fold::new(self.part.aggregate);
+        let mut fold = Fold::new(self.part.aggregate, self.recent_from);
         for fact in facts {
             for missing in (next..fact.sequence).filter(|missing| !unreadable.contains(missing)) {
                 let found = Some(format!("{} at offset {}", fact.sequence, fact.offset));
@@ -295,13 +295,13 @@ impl<'a> Detail<'a> {
     }
 
     fn folded(&self, facts: &[Fact]) -> Row {
-        let mut fold = Fold::new(self.part.aggregate);
+        let mut fold = Fold::new(self.part.aggregate, self.recent_from);
         for fact in facts {
             if let Some(fold) = &mut fold {
                 fold.take(fact);
             }
         }
-        fold.map_or_else(Row::new, |fold| fold.row(self.recent_from))
+        fold.map_or_else(Row::new, |fold| fold.row())
     }
 
     fn lacks(&mut self, fact: &Fact) {

@@ -173,12 +173,11 @@ async fn few(
 ) -> Result<PartitionReader, Error> {
     let (stream_rows, event_rows) = postgres_rows(means, &pass.part, &ids).await?;
     let clickhouse_rows = clickhouse_rows(means, &pass.part, &ids).await?;
-    let recent_from = means.moment.as_ref().map_or(0, |moment| moment.recent_from);
     let (part, writers) = (Arc::clone(&pass.part), Arc::clone(&means.writers));
     let snapshots: HashMap<String, Found> =
         ids.iter().filter_map(|id| Some((id.clone(), pass.snapshots.get(id)?.clone()))).collect();
     let naming = tokio::task::spawn_blocking(move || {
-        let mut detail = Detail::new(&part, recent_from);
+        let mut detail = Detail::new(&part);
         detail.stream_rows = stream_rows;
         detail.event_rows = event_rows;
         detail.clickhouse_rows = clickhouse_rows;

@@ -41,6 +41,8 @@ pub(super) struct Part {
     pub(super) count: i32,
     /// The offset behind the log's last record.
     pub(super) end: i64,
+    /// Where the last 30 days begin, for Postgres.
+    pub(super) recent_from: i64,
     /// Postgres has what lies before it.
     pub(super) postgres: Option<i64>,
     /// ClickHouse has what lies before it.
@@ -290,7 +292,7 @@ impl Stream {
         waiting: &mut HashSet<String>,
     ) {
         if self.fold.is_none() {
-            self.fold = Fold::new(part.aggregate);
+            self.fold = Fold::new(part.aggregate, part.recent_from);
         }
         if let Some(Fold::Account(account)) = &self.fold {
             self.is_suspect |= !account.check(fact).is_empty();

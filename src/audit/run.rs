@@ -180,6 +180,7 @@ async fn one(
         partition,
         count: source.count,
         end,
+        recent_from: means.moment.as_ref().map_or(0, |moment| moment.recent_from),
         postgres: checkpoint.map(|checkpoint| checkpoint.next_offset.min(end)),
         clickhouse: None,
         parked: parked(means, &source.topic),

@@ -219,14 +219,19 @@ pub struct Account {
     created_at: Option<i64>,
     last_transaction_at: Option<i64>,
     updated_at: i64,
-    /// When money moved of late, oldest first: no more than can be within 30 days of the last.
-    moved_at: VecDeque<i64>,
+    /// Where the last 30 days begin, and how often money has moved since.
+    recent_from: i64,
+    moved: u64,
     recent: VecDeque<Uuid>,
 }
 
-const DAYS_30_MICROS: i64 = 30 * 86_400 * 1_000_000;
-
 impl Account {
+    /// Starts with nothing; `recent_from` is where the last 30 days begin.
+    #[must_use]
+    pub fn new(recent_from: i64) -> Self {
+        Self { recent_from, ..Self::default() }
+    }
+
     /// Takes the next event in.
     pub fn take(&mut self, fact: &Fact) {
         if self.version == 0 {
@@ -260,17 +265,14 @@ impl Account {
     }
 
     fn moved(&mut self, fact: &Fact) {
-        self.moved_at.push_back(fact.at);
-        while self.moved_at.front().is_some_and(|at| fact.at - at > DAYS_30_MICROS) {
-            self.moved_at.pop_front();
-        }
+        self.moved += u64::from(fact.at > self.recent_from);
         self.recent.push_front(fact.event_id);
         self.recent.truncate(RECENT_MAX);
     }
 
-    /// Its row; `recent_from` is where the last 30 days begin.
+    /// Its row.
     #[must_use]
-    pub fn row(&self, recent_from: i64) -> Row {
+    pub fn row(&self) -> Row {
         let money = |units: Option<i128>| units.map_or(Cell::Null, Cell::Money);
         let [deposits, withdrawals, transfers_in, transfers_out] = self.totals;
         let mut row = vec![
@@ -297,12 +299,11 @@ impl Account {
             return row;
         }
         let is_active = self.status == Some("ACTIVE");
-        let recent = self.moved_at.iter().filter(|at| **at > recent_from).count();
         let ids: Vec<String> = self.recent.iter().map(Uuid::to_string).collect();
         row.extend([
             if is_active { money(self.balance) } else { Cell::Money(0) },
             Cell::Flag(is_active),
-            Cell::count(recent as u64),
+            Cell::count(self.moved),
             Cell::Text(ids.join(",")),
         ]);
         row

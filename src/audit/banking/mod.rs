@@ -104,11 +104,12 @@ pub enum Fold {
 }
 
 impl Fold {
-    /// Starts with nothing; `None` for an aggregate that has no rows in Postgres.
+    /// Starts with nothing; `None` for an aggregate that has no rows in Postgres. `recent_from` is
+    /// where the last 30 days begin.
     #[must_use]
-    pub fn new(aggregate: Aggregate) -> Option<Self> {
+    pub fn new(aggregate: Aggregate, recent_from: i64) -> Option<Self> {
         match aggregate {
-            Aggregate::Account => Some(Self::Account(Box::default())),
+            Aggregate::Account => Some(Self::Account(Box::new(Account::new(recent_from)))),
             Aggregate::Transfer => Some(Self::Transfer(Box::default())),
             Aggregate::Customer | Aggregate::Opening => None,
         }
@@ -122,11 +123,11 @@ impl Fold {
         }
     }
 
-    /// The row that a store must hold then; `recent_from` is where the last 30 days begin.
+    /// The row that a store must hold then.
     #[must_use]
-    pub fn row(&self, recent_from: i64) -> Row {
+    pub fn row(&self) -> Row {
         match self {
-            Self::Account(account) => account.row(recent_from),
+            Self::Account(account) => account.row(),
             Self::Transfer(transfer) => transfer.row(),
         }
     }
