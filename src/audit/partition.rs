@@ -13,6 +13,7 @@ use super::pass::{Choice, Part, Pass};
 use super::postgres::Moment;
 use super::snapshots::Found;
 use super::{Error, Progress, Settings};
+use crate::kernel::stream::partition_of;
 use crate::log::kafka::partition_reader::PartitionReader;
 
 /// The most events that are held in memory to name the differences of a few streams.
@@ -209,8 +210,11 @@ async fn postgres_rows(means: &Means, part: &Part, ids: &[String]) -> Result<(Ro
     let (Some(moment), Some(tables)) = (&means.moment, part.aggregate.tables()) else {
         return Ok((streams, events));
     };
-    let keep = |rows: &mut Rows, id, partition, row| {
-        rows.entry(id).or_default().push((partition, row));
+    let keep = |rows: &mut Rows, id: String, partition, row| {
+        // A row that says to be of another partition than its stream is looked at in both.
+        if partition == part.partition || partition_of(&id, part.count) == part.partition {
+            rows.entry(id).or_default().push((partition, row));
+        }
     };
     moment
         .rows(&tables.stream, None, Some(ids), |id, at, row| keep(&mut streams, id, at, row))
