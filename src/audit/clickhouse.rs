@@ -4,9 +4,9 @@ use ::clickhouse::{Client, Compression, Row as SqlRow};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::Error;
 use super::banking::DOMAIN;
 use super::cell::{Cell, Row, canonical};
+use super::{Error, Parked};
 use crate::config::Config;
 
 /// The most rows of a partition that there should not be that are named.
@@ -30,6 +30,14 @@ pub struct End {
     pub topic_id: Uuid,
     /// The highest offset.
     pub last: i64,
+}
+
+#[derive(SqlRow, Deserialize)]
+struct First {
+    projection: String,
+    topic: String,
+    stream: String,
+    first: u64,
 }
 
 #[derive(SqlRow, Deserialize)]
@@ -148,6 +156,30 @@ impl Events {
         );
         let rows = self.client.query_raw(&statement).fetch_all().await;
         rows.map_err(|error| Error::ClickHouse("reading where the rows end", error))
+    }
+
+    /// What is parked; nothing if the table is not there, or of another form than is known here. To be asked after [`Events::ends`]: what is
+    /// passed over before such an end is parked before.
+    ///
+    /// # Errors
+    /// The statement fails.
+    pub async fn parked(&self) -> Result<Parked, Error> {
+        let failed = |error| Error::ClickHouse("looking for parked events", error);
+        let (database, _) = self.table.split_once('.').unwrap_or_default();
+        let known = "SELECT count() FROM system.columns
+             WHERE database = {database: String} AND table = 'failed_event'
+             AND name IN ('projection', 'topic', 'stream', 'position')";
+        let known = self.client.query_raw(known).param("database", database);
+        if known.fetch_one::<u64>().await.map_err(failed)? != 4 {
+            return Ok(Parked::new());
+        }
+        let statement = format!(
+            "SELECT projection, topic, stream, toUInt64(min(position)) AS first
+             FROM {database}.failed_event FINAL GROUP BY projection, topic, stream"
+        );
+        let rows = self.client.query_raw(&statement).fetch_all::<First>().await;
+        let entry = |row: First| ((row.projection, row.topic, row.stream), row.first);
+        Ok(rows.map_err(failed)?.into_iter().map(entry).collect())
     }
 
     /// The end of a partition's rows that lie before an offset.

@@ -9,7 +9,7 @@
 //!
 //! | store | the cut |
 //! |---|---|
-//! | Postgres | rows and checkpoints in one REPEATABLE READ snapshot; the log up to each checkpoint |
+//! | Postgres | rows and checkpoints of one snapshot; the log up to each checkpoint |
 //! | ClickHouse | per partition, up to the end of its rows or of what was committed to Kafka |
 //! | snapshots | each at its own version |
 //!
@@ -31,6 +31,7 @@ pub mod postgres;
 mod run;
 mod snapshots;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use difference::{Difference, Report};
@@ -102,6 +103,9 @@ impl Default for Settings {
         }
     }
 }
+
+/// The first parked event of a stream, by projection, topic and stream.
+pub type Parked = HashMap<(String, String, String), u64>;
 
 /// Is told how far the audit has come: offsets done, offsets in all.
 pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;

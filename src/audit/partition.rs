@@ -12,7 +12,7 @@ use super::fact::Writers;
 use super::pass::{Choice, Part, Pass};
 use super::postgres::Moment;
 use super::snapshots::Found;
-use super::{Error, Progress, Settings};
+use super::{Error, Parked, Progress, Settings};
 use crate::kernel::stream::partition_of;
 use crate::log::kafka::partition_reader::PartitionReader;
 
@@ -29,6 +29,7 @@ pub(super) struct Means {
     pub(super) writers: Arc<Writers>,
     pub(super) moment: Option<Moment>,
     pub(super) events: Option<Events>,
+    pub(super) parked: Parked,
     pub(super) progress: Progress,
     pub(super) salt: u64,
 }

@@ -12,9 +12,9 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row as SqlRow};
 use uuid::Uuid;
 
-use super::Error;
 use super::banking::{DOMAIN, Table};
 use super::cell::{Cell, Row};
+use super::{Error, Parked};
 use crate::config::Config;
 use crate::kernel::stream::Namespace;
 
@@ -57,8 +57,8 @@ pub struct Moment {
     pub recent_from: i64,
     /// Checkpoints by topic and partition.
     pub checkpoints: HashMap<(String, i32), Checkpoint>,
-    /// The first parked event of a stream, by projection, topic and stream.
-    pub parked: HashMap<(String, String, String), u64>,
+    /// What is parked.
+    pub parked: Parked,
 }
 
 impl Moment {
@@ -240,17 +240,14 @@ async fn checkpoints(
 }
 
 /// Streams with parked events. The table may be of another form than is known here: then none.
-async fn parked(
-    client: &Client,
-    millrace: &str,
-) -> Result<HashMap<(String, String, String), u64>, Error> {
+async fn parked(client: &Client, millrace: &str) -> Result<Parked, Error> {
     let failed = |error| Error::Postgres("looking for parked events", error);
     let known = "SELECT count(*) AS known FROM information_schema.columns
          WHERE table_schema = $1 AND table_name = 'failed_event'
          AND column_name IN ('projection', 'topic', 'stream', 'position')";
     let known = client.query_one(known, &[&millrace]).await.map_err(failed)?;
     if known.get::<_, i64>("known") != 4 {
-        return Ok(HashMap::new());
+        return Ok(Parked::new());
     }
     let select = format!(
         "SELECT projection, topic, stream, min(position)::bigint AS position

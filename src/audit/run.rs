@@ -13,7 +13,7 @@ use super::partition::{self, Means, Told};
 use super::pass::Part;
 use super::postgres::{Checkpoint, Moment};
 use super::snapshots::{self, Found};
-use super::{Error, Progress, Scope, Settings, clickhouse};
+use super::{Error, Parked, Progress, Scope, Settings, clickhouse};
 use crate::config::Config;
 use crate::kernel::stream::partition_of;
 use crate::log::kafka;
@@ -50,8 +50,13 @@ pub async fn run(
     let sources = sources(config, &settings).await?;
     let moment = if settings.postgres { Moment::open(config).await? } else { None };
     let events = if settings.clickhouse { Events::open(config).await? } else { None };
+    let mut parked = moment.as_ref().map_or_else(Parked::new, |moment| moment.parked.clone());
     let ends = match &events {
-        Some(events) => events.ends().await?,
+        Some(events) => {
+            let ends = events.ends().await?;
+            parked.extend(events.parked().await?);
+            ends
+        }
         None => Vec::new(),
     };
     if settings.postgres && moment.is_none() {
@@ -61,7 +66,7 @@ pub async fn run(
         report.notes.push(format!("clickhouse.{DOMAIN} has never run: it has no rows"));
     }
     let salt = if matches!(settings.scope, Scope::Sample(_)) { rand::random() } else { 0 };
-    let means = Means { settings, writers, moment, events, progress, salt };
+    let means = Means { settings, writers, moment, events, parked, progress, salt };
     let mut fees: HashMap<String, i128> = HashMap::new();
     let mut reader = None;
     let all: u64 = sources.iter().map(|source| u64::from(source.count.unsigned_abs())).sum();
@@ -85,6 +90,11 @@ pub async fn run(
             }
         }
     }
+    let name = |((projection, topic, stream), first): (&(String, String, String), &u64)| {
+        format!("{projection}: {topic} {stream} from event {first}")
+    };
+    report.parked = means.parked.iter().map(name).collect();
+    report.parked.sort();
     if means.is_whole() {
         whole(&means, &sources, &ends, &fees, &mut report).await?;
     }
@@ -254,7 +264,7 @@ async fn look(
 fn parked(means: &Means, topic: &str) -> [HashMap<String, u64>; 2] {
     ["postgres", "clickhouse"].map(|store| {
         let projection = format!("{store}.{DOMAIN}");
-        let all = means.moment.iter().flat_map(|moment| &moment.parked);
+        let all = means.parked.iter();
         all.filter(|((name, found, _), _)| *name == projection && found == topic)
             .map(|((_, _, stream), first)| (stream.clone(), *first))
             .collect()
@@ -405,11 +415,8 @@ async fn whole(
             }
         }
     }
-    for ((_, topic, stream), first) in &moment.parked {
-        report.parked.push(format!("{topic} {stream} from {first}"));
-    }
     let rows_elsewhere = |one: &Difference| one.store == "postgres" && one.table == "checkpoint";
-    if report.parked.is_empty() && !report.differences.iter().any(rows_elsewhere) {
+    if moment.parked.is_empty() && !report.differences.iter().any(rows_elsewhere) {
         let found = moment.fee_ledger().await?;
         let mut currencies: Vec<&String> = fees.keys().chain(found.keys()).collect();
         currencies.sort();

@@ -69,7 +69,7 @@ enum Command {
     Sagas(sagas::Arguments),
     /// Shows whether services answer, topics are as declared, and how far groups are behind
     Status(status::Arguments),
-    /// Compares snapshots, Postgres and ClickHouse with a fold of the log, and names each difference
+    /// Compares snapshots, Postgres and ClickHouse with the log, and names each difference
     Verify(verify::Arguments),
     /// Measures commands, latencies and rows a second against the raw limits of the services
     Bench(bench::Arguments),

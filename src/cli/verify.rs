@@ -21,9 +21,10 @@ const ROWS_MAX: usize = 200;
     millrace verify --projection postgres.banking --sample 100\n  \
     millrace verify --all --since 2026-11-20T00:00:00Z --json | jq .differences\n\n\
     The log is folded by code that shares nothing with the projections, and compared with the\n\
-    snapshots, with Postgres (rows and checkpoints of one moment) and with ClickHouse (up to where\n\
-    its rows end), while everything runs. Exit code 1 if anything differs. A sample looks at so\n\
-    many streams of each partition, and does not find rows of streams that the log does not have.\n\n\
+    snapshots, with Postgres (rows and checkpoints of one moment) and with ClickHouse (up to\n\
+    where its rows end), while everything runs. Exit code 1 if anything differs. A sample looks\n\
+    at so many streams of each partition, and does not find rows of streams that the log does\n\
+    not have.\n\n\
     --repair prints the commands that make a store equal to the log again and changes nothing: a\n\
     replay is exact whatever goes on meanwhile, a row that is written by hand is not.")]
 pub struct Arguments {
@@ -225,8 +226,8 @@ fn remedies(config: &Config, output: Output, report: &Report) {
     }
     if of("snapshots").next().is_some() {
         output.note(
-            "a snapshot is written anew when its stream has grown by MILLRACE_HANDLER_SNAPSHOT_EVERY \
-             events; until then do not restart the handler",
+            "a snapshot is written anew when its stream has grown by \
+             MILLRACE_HANDLER_SNAPSHOT_EVERY events; until then do not restart the handler",
         );
     }
     if of("log").next().is_some() {

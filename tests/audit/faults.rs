@@ -250,7 +250,8 @@ impl<'a> Faults<'a> {
                 "payload altered",
                 6,
                 format!(
-                    "ALTER TABLE {table} UPDATE payload = replaceOne(payload, 'user-', 'nobody-') {here}"
+                    "ALTER TABLE {table} UPDATE payload = replaceOne(payload, 'user-', 'no-')
+                     {here}"
                 ),
                 &["payload"],
             ),

@@ -24,10 +24,11 @@ mod sagas;
 #[expect(dead_code, reason = "the projections' tests need more of it")]
 mod stack;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bank::Bank;
+use bank::{Bank, Written};
 use faults::{Faults, Planted};
 use ledger::Ledger;
 use millrace::audit::fact::Writers;
@@ -106,7 +107,7 @@ async fn a_hundred_planted_faults_are_found_and_nothing_else() {
     let mut faults = Faults::new(&stack, &bank.log, &sagas.log);
     faults.plant().await;
     let planted = faults.planted;
-    let kinds: std::collections::BTreeSet<&str> = planted.iter().map(|one| one.kind).collect();
+    let kinds: BTreeSet<&str> = planted.iter().map(|one| one.kind).collect();
     println!("{} faults of {} kinds: {kinds:?}", planted.len(), kinds.len());
     assert!(planted.len() >= 100 && kinds.len() >= 12, "{} {kinds:?}", planted.len());
 
@@ -158,6 +159,7 @@ async fn wrong_checkpoints_are_found() {
     bank.work(300, 20);
     project_all(&stack).await;
     // Events that no store has yet.
+    let projected = bank.log.len();
     bank.work(100, 20);
     let clean = audit_all(&stack).await;
     assert!(clean.is_clean(), "{:#?}", clean.differences);
@@ -197,7 +199,56 @@ async fn wrong_checkpoints_are_found() {
     }
     let clean = audit_all(&stack).await;
     assert!(clean.is_clean(), "{:#?}", clean.differences);
+
+    // Events that are parked are not expected, and not forgotten either.
+    let streams = park(&stack, &bank.log[projected..], 1).await;
+    let parked = audit_all(&stack).await;
+    assert!(parked.is_clean(), "{:#?}", parked.differences);
+    assert_eq!(parked.parked.len(), streams);
     stack.clean().await;
+}
+
+/// Takes down that a partition's events could not be applied, and that all of it was passed over.
+/// Returns how many streams they are of.
+async fn park(stack: &Stack, events: &[Written], partition: i32) -> usize {
+    let client = stack.database().client().await.unwrap();
+    let schema = stack.config.namespace.underscored("millrace");
+    let columns = "SELECT column_name, data_type FROM information_schema.columns
+         WHERE table_schema = $1 AND table_name = 'failed_event' AND is_nullable = 'NO'
+         AND column_default IS NULL";
+    let columns = client.query(columns, &[&schema]).await.unwrap();
+    let mut streams = BTreeSet::new();
+    for (offset, written) in (0..).zip(events) {
+        if written.partition != partition {
+            continue;
+        }
+        streams.insert(written.account_id.clone());
+        let value = |row: &tokio_postgres::Row| match row.get::<_, &str>("column_name") {
+            "projection" => "'postgres.banking'".to_owned(),
+            "generation" => "1".to_owned(),
+            "stream" => format!("'{}'", written.account_id),
+            "position" => written.sequence.to_string(),
+            "topic" => format!("'{}'", stack.topic),
+            "partition" => partition.to_string(),
+            "kafka_offset" => format!("{offset}"),
+            _ if row.get::<_, &str>("data_type").ends_with("int") => "0".to_owned(),
+            _ if row.get::<_, &str>("data_type") == "integer" => "0".to_owned(),
+            _ => "''".to_owned(),
+        };
+        let names: Vec<&str> = columns.iter().map(|row| row.get("column_name")).collect();
+        let values: Vec<String> = columns.iter().map(value).collect();
+        let (names, values) = (names.join(", "), values.join(", "));
+        let insert = format!("INSERT INTO {schema}.failed_event ({names}) VALUES ({values})");
+        client.batch_execute(&insert).await.unwrap();
+    }
+    let end = ledger::end(stack, partition);
+    let advance = format!(
+        "UPDATE {schema}.checkpoint SET next_offset = {end}
+         WHERE topic = '{}' AND partition = {partition}",
+        stack.topic
+    );
+    client.batch_execute(&advance).await.unwrap();
+    streams.len()
 }
 
 /// Events and partitions of two stores, while both are being filled. `MILLRACE_AUDIT_EVENTS` says
