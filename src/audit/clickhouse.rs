@@ -158,8 +158,8 @@ impl Events {
         rows.map_err(|error| Error::ClickHouse("reading where the rows end", error))
     }
 
-    /// What is parked; nothing if the table is not there, or of another form than is known here. To be asked after [`Events::ends`]: what is
-    /// passed over before such an end is parked before.
+    /// What is parked; nothing if the table is not there, or of another form than is known here. To
+    /// be asked after [`Events::ends`]: what is passed over before such an end is parked before.
     ///
     /// # Errors
     /// The statement fails.
