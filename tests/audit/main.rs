@@ -251,11 +251,11 @@ async fn park(stack: &Stack, events: &[Written], partition: i32) -> usize {
     streams.len()
 }
 
-/// Events and partitions of two stores, while both are being filled. `MILLRACE_AUDIT_EVENTS` says
+/// Events and partitions of two stores, while both are being filled. `AUDIT_EVENTS` says
 /// how many.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clean_log_raises_no_alarm_while_everything_runs() {
-    let events = std::env::var("MILLRACE_AUDIT_EVENTS").ok();
+    let events = std::env::var("AUDIT_EVENTS").ok();
     let events: u64 = events.map_or(20_000, |text| text.parse().unwrap());
     let stack = Stack::new("clean").await;
     let mut ledger = Ledger::new(&stack, events / 10);
