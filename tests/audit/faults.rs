@@ -345,8 +345,8 @@ impl<'a> Faults<'a> {
             let balance_after =
                 state.balance.checked_sub(amount).unwrap().checked_sub(fee).unwrap();
             let event = Event::MoneyWithdrawn(account::MoneyWithdrawn {
-                user_id: state.user_id.clone(),
-                currency: state.currency,
+                user_id: state.opened.user_id.clone(),
+                currency: state.opened.currency,
                 amount,
                 fee,
                 balance_after,
