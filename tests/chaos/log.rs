@@ -70,8 +70,12 @@ impl Log {
         });
         Reader::new(namespace, &namespace.topic("events"))
             .each_to_end(|record| log.events.push(event(&registry, &record)));
-        Reader::new(namespace, &namespace.topic("results"))
-            .each_to_end(|record| log.answers.push(answer(&registry, &record)));
+        Reader::new(namespace, &namespace.topic("results")).each_to_end(|record| {
+            // The granted command of an opening has a result of its own beside its client's.
+            if record.header("result_of").is_none() {
+                log.answers.push(answer(&registry, &record));
+            }
+        });
         log
     }
 }
