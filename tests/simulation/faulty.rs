@@ -43,7 +43,8 @@ impl Mood {
         Self { dice, breaks, unknown: AtomicU32::new(0) }
     }
 
-    /// From now on an encoding breaks once in so many times, and a schema is unknown once in so many.
+    /// From now on an encoding breaks once in so many times, and a schema is unknown once in so
+    /// many.
     pub(crate) fn set(&self, breaks: u32, unknown: u32) {
         self.breaks.store(breaks, Ordering::Relaxed);
         self.unknown.store(unknown, Ordering::Relaxed);

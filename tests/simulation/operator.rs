@@ -1,5 +1,5 @@
-//! The operator: finds sagas that are parked, or were told something that broke, and has them go on,
-//! as the command line does.
+//! The operator: finds sagas that are parked, or were told something that broke, and has them go
+//! on, as the command line does.
 
 use std::collections::BTreeMap;
 
