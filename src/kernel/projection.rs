@@ -1,6 +1,8 @@
 //! The Projection: events -> project -> changes. Pure; and what its loop and its stores tell each
 //! other about places in the log.
 
+use std::collections::BTreeMap;
+
 use super::message::Record;
 use super::stream::parse_event_key;
 use super::time::Timestamp;
@@ -27,15 +29,58 @@ pub struct Held {
     pub topic_id: Option<Uuid>,
     /// For a store whose rows are the checkpoint: the end of all rows, whatever their epoch.
     pub rows_end: Option<i64>,
+    /// The streams that are parked, each with the offset of its first parked event.
+    pub parked: BTreeMap<String, i64>,
 }
 
-/// Consecutive records of one partition, applied as one.
+/// Why an event was put aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// Its bytes are no event.
+    Undecodable,
+    /// The projection's code broke on it.
+    ProjectionFailed,
+    /// The store does not take what follows from it.
+    StoreRefused,
+    /// An earlier event of its stream is parked, and order is kept.
+    BehindParked,
+}
+
+impl Cause {
+    /// Its name in headers and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Undecodable => "Undecodable",
+            Self::ProjectionFailed => "ProjectionFailed",
+            Self::StoreRefused => "StoreRefused",
+            Self::BehindParked => "BehindParked",
+        }
+    }
+}
+
+/// An event that is put aside instead of being applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parked {
+    /// The event as it stands in the log.
+    pub record: Record,
+    /// Why.
+    pub cause: Cause,
+    /// What was said about it.
+    pub error: String,
+    /// How often it was tried; never, if it stands behind another one.
+    pub attempts: u32,
+}
+
+/// Consecutive records of one partition, applied or put aside as one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// The place before the batch: what the store must hold when it is applied.
     pub from: Place,
-    /// The records, by offset.
+    /// The records to be applied, by offset.
     pub records: Vec<Record>,
+    /// The records between them that are put aside, by offset.
+    pub parked: Vec<Parked>,
     /// Whether more records have come already, so that another batch follows at once.
     pub has_followers: bool,
 }
@@ -44,7 +89,25 @@ impl Batch {
     /// The next offset once all of the batch is applied.
     #[must_use]
     pub fn end(&self) -> i64 {
-        self.records.last().map_or(self.from.next_offset, |record| record.offset + 1)
+        let applied = self.records.last();
+        let last = applied.into_iter().chain(self.parked.last().map(|parked| &parked.record));
+        last.map(|record| record.offset + 1).max().unwrap_or(self.from.next_offset)
+    }
+
+    /// What is put aside in front of that offset.
+    pub fn parked_before(&self, offset: i64) -> impl Iterator<Item = &Parked> {
+        self.parked.iter().take_while(move |parked| parked.record.offset < offset)
+    }
+
+    /// Everything, by offset.
+    #[must_use]
+    pub fn into_records(self) -> Vec<Record> {
+        let mut records = self.records;
+        if !self.parked.is_empty() {
+            records.extend(self.parked.into_iter().map(|parked| parked.record));
+            records.sort_by_key(|record| record.offset);
+        }
+        records
     }
 }
 
@@ -59,6 +122,15 @@ pub struct Applied {
     pub passed_over: u64,
     /// What stands at `next_offset`, if it could not be applied.
     pub obstacle: Option<Obstacle>,
+}
+
+/// What came of parked events that were tried again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Redriven {
+    /// How many are applied and no longer parked.
+    pub events: u64,
+    /// Whether the stream has more that are parked.
+    pub has_more: bool,
 }
 
 /// Why an event cannot become changes.

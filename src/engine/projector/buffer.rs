@@ -19,6 +19,8 @@ pub struct Limits {
     pub commit_every_us: i64,
     /// How often and how long to wait when something fails.
     pub retry: Retry,
+    /// The most streams that may be parked: with more the partition waits.
+    pub parked_streams: usize,
 }
 
 /// What a record costs beside its bytes.
@@ -76,24 +78,35 @@ impl Buffer {
         self.records.len() >= 2 * limits.rows || self.bytes >= limits.bytes
     }
 
-    /// Takes a batch off the front, if one is full or due.
-    pub(super) fn take(&mut self, now: Timestamp, limits: &Limits) -> Option<Vec<Record>> {
-        let is_full = self.records.len() >= limits.rows || self.bytes >= limits.bytes;
+    /// How many records stand in front of that offset.
+    pub(super) fn count_before(&self, offset: i64) -> usize {
+        self.records.partition_point(|record| record.offset < offset)
+    }
+
+    /// Takes a batch of at most that many rows off the front, if one is full or due.
+    pub(super) fn take(
+        &mut self,
+        now: Timestamp,
+        limits: &Limits,
+        rows: usize,
+    ) -> Option<Vec<Record>> {
+        let rows = rows.clamp(1, limits.rows);
+        let is_full = self.records.len() >= rows || self.bytes >= limits.bytes;
         if !is_full && self.due(limits)? > now {
             return None;
         }
-        let batch = self.take_front(limits);
+        let batch = self.take_front(limits, rows);
         self.since = (!self.records.is_empty()).then_some(now);
         Some(batch)
     }
 
-    fn take_front(&mut self, limits: &Limits) -> Vec<Record> {
-        if self.records.len() <= limits.rows && self.bytes <= limits.bytes {
+    fn take_front(&mut self, limits: &Limits, rows: usize) -> Vec<Record> {
+        if self.records.len() <= rows && self.bytes <= limits.bytes {
             self.bytes = 0;
             return mem::take(&mut self.records);
         }
         let (mut count, mut bytes) = (0, 0);
-        for record in self.records.iter().take(limits.rows) {
+        for record in self.records.iter().take(rows) {
             let cost = cost(record);
             // One always fits, however large.
             if count > 0 && bytes + cost > limits.bytes {

@@ -3,122 +3,29 @@
 //! A state machine without I/O. There is at most one outstanding action; its completion comes
 //! back as the next input. What it guarantees: a batch is applied only at the place that the store
 //! holds, batches go in order, and after anything that went wrong the store is asked where it
-//! stands before a record is applied again.
+//! stands before a record is applied again. An event that is refused for good is parked with all
+//! later events of its stream; the other streams go on.
 
 mod buffer;
+mod parking;
+mod protocol;
+mod redrive;
 mod retry;
 
 use std::sync::Arc;
 
 pub use buffer::Limits;
+pub use protocol::{Action, Failure, Input, Refusal, State};
 pub use retry::Retry;
 
 use buffer::Buffer;
+use parking::{Parking, Verdict};
+use redrive::Redrives;
 
 use super::reset_protocol::{self, CommitMetadata, Decision, Note, Position};
 use crate::kernel::message::Record;
-use crate::kernel::projection::{Applied, Batch, Place};
+use crate::kernel::projection::{Applied, Batch, Cause, Obstacle, Place};
 use crate::kernel::time::Timestamp;
-
-/// What happened.
-#[derive(Debug)]
-pub enum Input {
-    /// Time has passed, or records have come.
-    Tick,
-    /// Committed offset, store and log were read.
-    PositionRead(Result<Box<Position>, String>),
-    /// Whether an event lies in the range that was asked about.
-    LookedBetween(Result<bool, String>),
-    /// Whether the store's place was replaced; `false` is a lost compare-and-set.
-    CheckpointReset(Result<bool, String>),
-    /// The offset was committed in Kafka.
-    Committed(Result<(), String>),
-    /// The reader stands at the offset.
-    Sought(Result<(), String>),
-    /// The batch was applied, as far as it says.
-    Applied(Result<Applied, Failure>),
-    /// The reader stands still, or reads something else: find out anew where to go on.
-    Lost(String),
-    /// Nothing new shall be begun: the partition goes to somebody else, or the process ends.
-    Finish,
-}
-
-/// Why a batch was not applied.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// The store may answer differently later, or may even have applied it.
-    #[error("{0}")]
-    Transient(String),
-    /// The store is not at the batch's place: somebody else was here.
-    #[error("the store is at another place than this batch: another owner was at work")]
-    Conflict,
-    /// It will fail again.
-    #[error("{0}")]
-    Permanent(String),
-}
-
-/// What the driver shall do.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Read committed offset, store and log.
-    ReadPosition,
-    /// Find out whether an event lies in `from..to`.
-    LookBetween {
-        /// The first offset to look at.
-        from: i64,
-        /// The offset to stop before.
-        to: i64,
-    },
-    /// Replace the store's place by a compare-and-set.
-    ResetCheckpoint {
-        /// What the store must still hold; `None` is nothing.
-        expected: Option<Place>,
-        /// The new place.
-        place: Place,
-        /// Whether the partition's rows go.
-        clear: bool,
-    },
-    /// Commit the offset in Kafka and wait for the answer.
-    Commit {
-        /// The offset.
-        offset: i64,
-        /// What to write beside it.
-        metadata: String,
-    },
-    /// Have the reader go on at this offset.
-    Seek {
-        /// The offset.
-        offset: i64,
-    },
-    /// Apply the batch.
-    Apply {
-        /// The batch; kept here until the store has answered.
-        batch: Arc<Batch>,
-    },
-    /// Read no more: the partition cannot go on. The reason is in [`Projector::error`].
-    Stop,
-}
-
-/// What a partition is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
-    /// Finding out where it stands.
-    Locating,
-    /// Moving the store's place, Kafka's commit and the reader to where it shall go on.
-    Positioning,
-    /// Waiting for records.
-    Ready,
-    /// Applying a batch.
-    Applying,
-    /// Committing in Kafka.
-    Committing,
-    /// Waiting before another try.
-    BackingOff,
-    /// Stopped by something that will not go away by itself.
-    Stopped,
-    /// Finished, as asked.
-    Finished,
-}
 
 /// What comes after a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +43,8 @@ pub struct Projector {
     cluster_id: String,
     buffer: Buffer,
     in_hand: Option<Arc<Batch>>,
+    parking: Parking,
+    redrives: Redrives,
     /// The last thing that was read, until it is acted upon.
     position: Option<Box<Position>>,
     /// A place to go to, until the reader stands there.
@@ -165,6 +74,8 @@ impl Projector {
             cluster_id: String::new(),
             buffer: Buffer::default(),
             in_hand: None,
+            parking: Parking::new(limits.rows, limits.parked_streams),
+            redrives: Redrives::default(),
             position: None,
             target: None,
             note: None,
@@ -205,6 +116,12 @@ impl Projector {
             }
             Input::Sought(Ok(())) => self.sought(),
             Input::Applied(outcome) => return self.applied(now, outcome),
+            Input::Redrive(streams) => self.redrives.ask(streams),
+            Input::Redriven(outcome) => return self.redriven(now, outcome),
+            Input::Kept(Ok(())) => {
+                self.redrives.end();
+                self.state = State::Ready;
+            }
             Input::Lost(reason) => self.lose(reason),
             Input::Finish => self.finishing = true,
             // An ordinary commit is for operators; the store knows the place.
@@ -217,6 +134,7 @@ impl Projector {
             | Input::LookedBetween(Err(error))
             | Input::CheckpointReset(Err(error))
             | Input::Committed(Err(error))
+            | Input::Kept(Err(error))
             | Input::Sought(Err(error)) => self.back_off(now, Resume::Locate, error),
         }
         self.next(now)
@@ -283,6 +201,11 @@ impl Projector {
         }
         self.cluster_id.clone_from(&position.cluster_id);
         self.committed = position.committed.as_ref().map(|found| found.offset);
+        let before = match &decision {
+            Decision::Reset { place, .. } => place.next_offset,
+            _ => i64::MAX,
+        };
+        self.parking.load(&position.held, before);
         self.position = None;
         match decision {
             Decision::Reset { expected, place, clear, note } => {
@@ -294,6 +217,7 @@ impl Projector {
                 // After a failed attempt the records are still here, and the reader is behind them.
                 let retries = place == self.place && self.buffer.is_open();
                 if retries {
+                    self.in_hand.iter().for_each(|batch| self.parking.keep(batch));
                     self.commit_due = stamp.then_some(now);
                     self.state = State::Ready;
                     return self.next(now);
@@ -328,6 +252,7 @@ impl Projector {
         }
         self.in_hand = None;
         self.buffer.clear();
+        self.parking.forget_search();
         self.commit_due = None;
         Action::Seek { offset: self.place.next_offset }
     }
@@ -357,6 +282,7 @@ impl Projector {
         let applied = match outcome {
             Ok(applied) => applied,
             Err(Failure::Permanent(error)) => return Some(self.stop(error)),
+            Err(Failure::Refused(refusal)) => return self.refused(now, &refusal),
             Err(failure @ (Failure::Transient(_) | Failure::Conflict)) => {
                 self.back_off(now, Resume::Locate, failure.to_string());
                 return self.next(now);
@@ -366,6 +292,7 @@ impl Projector {
             self.place.next_offset = applied.next_offset;
             let due = Timestamp(now.0.saturating_add(self.limits.commit_every_us));
             self.commit_due.get_or_insert(due);
+            self.parking.applied(applied.next_offset);
             self.attempts = 0;
             self.error = None;
         }
@@ -382,7 +309,40 @@ impl Projector {
                 self.put_back(now);
                 self.back_off(now, Resume::Apply, obstacle.to_string());
             }
-            Some(obstacle) => return Some(self.stop(obstacle.to_string())),
+            Some(obstacle) => {
+                self.put_back(now);
+                let record = self.buffer.first();
+                let is_one = matches!(obstacle, Obstacle::Undecodable { .. });
+                let verdict = record.filter(|_| is_one).map_or(Verdict::Hopeless, |record| {
+                    self.parking.park(record, Cause::Undecodable, &obstacle.to_string(), 1)
+                });
+                return self.judge(now, verdict, obstacle.to_string());
+            }
+        }
+        self.next(now)
+    }
+
+    /// Something in the batch is refused: finds out what.
+    fn refused(&mut self, now: Timestamp, refusal: &Refusal) -> Option<Action> {
+        let Some(batch) = self.in_hand.clone() else { return self.next(now) };
+        let verdict = self.parking.refused(&batch, refusal);
+        drop(batch);
+        self.put_back(now);
+        self.judge(now, verdict, refusal.reason.clone())
+    }
+
+    fn judge(&mut self, now: Timestamp, verdict: Verdict, reason: String) -> Option<Action> {
+        match verdict {
+            Verdict::TryAgain => self.state = State::Ready,
+            Verdict::Full => {
+                let count = self.parking.len();
+                let error = format!(
+                    "{count} streams are parked, which is the limit, and the next event is \
+                     refused too: mend the cause, then run `millrace dead-letters redrive`: {reason}"
+                );
+                self.back_off(now, Resume::Apply, error);
+            }
+            Verdict::Hopeless => return Some(self.stop(reason)),
         }
         self.next(now)
     }
@@ -390,7 +350,7 @@ impl Projector {
     /// Puts what was not applied of the batch in hand back in front of the buffer.
     fn put_back(&mut self, now: Timestamp) {
         if let Some(batch) = self.in_hand.take() {
-            let records = Arc::unwrap_or_clone(batch).records;
+            let records = Arc::unwrap_or_clone(batch).into_records();
             self.buffer.put_back(now, &self.limits, records, self.place.next_offset);
         }
     }
@@ -413,7 +373,7 @@ impl Projector {
             self.state = State::Committing;
             return Some(self.commit(self.place));
         }
-        self.next_batch(now)
+        self.next_redrive(now).or_else(|| self.next_batch(now))
     }
 
     fn after_wait(&mut self, now: Timestamp) -> Option<Action> {
@@ -434,7 +394,7 @@ impl Projector {
             }
             Resume::Apply => {
                 self.state = State::Ready;
-                self.next_batch(now)
+                self.next_redrive(now).or_else(|| self.next_batch(now))
             }
         }
     }
@@ -445,9 +405,11 @@ impl Projector {
             self.state = State::Applying;
             return Some(Action::Apply { batch });
         }
-        let records = self.buffer.take(now, &self.limits)?;
+        let rows = self.parking.next_rows(|offset| self.buffer.count_before(offset));
+        let records = self.buffer.take(now, &self.limits, rows)?;
+        let (records, parked) = self.parking.part(records);
         let has_followers = self.buffer.first().is_some();
-        let batch = Arc::new(Batch { from: self.place, records, has_followers });
+        let batch = Arc::new(Batch { from: self.place, records, parked, has_followers });
         self.in_hand = Some(Arc::clone(&batch));
         self.state = State::Applying;
         Some(Action::Apply { batch })

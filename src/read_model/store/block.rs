@@ -49,8 +49,13 @@ impl Block {
 
     /// A `String` or `LowCardinality(String)`.
     pub fn text(&mut self, text: &str) {
-        self.length(text.len());
-        self.bytes.extend_from_slice(text.as_bytes());
+        self.bytes(text.as_bytes());
+    }
+
+    /// A `String` of any bytes.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.length(bytes.len());
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// A `String` that holds `value` as JSON.
@@ -110,6 +115,11 @@ impl Block {
     /// A `UInt32`.
     pub fn uint32(&mut self, number: u32) {
         self.bytes.extend_from_slice(&number.to_le_bytes());
+    }
+
+    /// A `UInt8`.
+    pub fn uint8(&mut self, number: u8) {
+        self.bytes.push(number);
     }
 
     /// A `UInt16`.

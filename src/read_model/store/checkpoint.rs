@@ -144,5 +144,9 @@ fn held(row: &Row) -> Result<Held, Error> {
         epoch_start: row.get("epoch_start"),
         next_offset: row.get("next_offset"),
     };
-    Ok(Held { place: Some(place), topic_id: Some(row.get::<_, Uuid>("topic_id")), rows_end: None })
+    Ok(Held {
+        place: Some(place),
+        topic_id: Some(row.get::<_, Uuid>("topic_id")),
+        ..Held::default()
+    })
 }

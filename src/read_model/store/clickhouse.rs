@@ -18,12 +18,15 @@ use uuid::Uuid;
 use super::block::Block;
 use super::fold::fold;
 use super::generation::tables_hash;
+use super::parked::clickhouse::{self as parked, ParkedEvents};
+use super::parked::{Count, pointed_out};
+use super::redrive::refused;
 use super::{Definition, Error, Source, Store};
 use crate::config;
-use crate::engine::projector::Failure;
+use crate::engine::projector::{Failure, Refusal};
 use crate::kernel::codec::CodecError;
 use crate::kernel::message::Record;
-use crate::kernel::projection::{Applied, Batch, Head, Held, Place};
+use crate::kernel::projection::{Applied, Batch, Head, Held, Place, Redriven};
 use crate::kernel::stream::Namespace;
 
 /// The longest that sending a block, or waiting for its acknowledgement, may take.
@@ -118,7 +121,7 @@ impl Database {
         &self.name
     }
 
-    async fn execute(&self, statement: &str, action: &str) -> Result<(), Error> {
+    pub(super) async fn execute(&self, statement: &str, action: &str) -> Result<(), Error> {
         self.client
             .query_raw(statement)
             .with_setting("max_execution_time", STATEMENT_SECONDS)
@@ -127,12 +130,46 @@ impl Database {
             .map_err(|source| self.failed(source, action))
     }
 
-    fn failed(&self, source: ClientError, action: &str) -> Error {
+    pub(super) fn failed(&self, source: ClientError, action: &str) -> Error {
         if matches!(source, ClientError::Network(_)) {
             let url = self.url.clone();
             return Error::ClickHouseUnreachable { url, source };
         }
         Error::clickhouse(action)(source)
+    }
+
+    /// Inserts a block at once or not at all.
+    pub(super) async fn insert(
+        &self,
+        table: &str,
+        columns: &[(&str, &str)],
+        block: Block,
+        token: &str,
+        action: &str,
+    ) -> Result<(), Error> {
+        let columns: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+        let statement = format!(
+            "INSERT INTO {}.{table} ({}) FORMAT RowBinaryWithNamesAndTypes",
+            self.name,
+            columns.join(", ")
+        );
+        let mut insert = self
+            .client
+            .insert_formatted_with(statement)
+            .with_timeouts(Some(INSERT_TIMEOUT), Some(INSERT_TIMEOUT))
+            // Acknowledged means written: Kafka's offset follows on it.
+            .with_setting("async_insert", "0")
+            .with_setting("wait_end_of_query", "1")
+            .with_setting("insert_deduplicate", "1")
+            .with_setting("insert_deduplication_token", token)
+            .with_setting("deduplicate_blocks_in_dependent_materialized_views", "1")
+            // One block, whatever the server's defaults are.
+            .with_setting("max_insert_block_size", "1048449")
+            .with_setting("max_insert_threads", "1")
+            .with_setting("input_format_parallel_parsing", "0");
+        let sent = insert.send(Bytes::from(block.into_bytes())).await;
+        sent.map_err(|error| self.failed(error, action))?;
+        insert.end().await.map_err(|error| self.failed(error, action))
     }
 
     async fn comment(&self, table: &str) -> Result<Option<String>, Error> {
@@ -226,46 +263,35 @@ impl<B: Blocks> ClickHouse<B> {
             .map_err(|source| self.database.failed(source, "listing the domains' views"))
     }
 
-    async fn insert(
+    async fn insert(&self, source: &Source, block: Block, token: &str) -> Result<(), Error> {
+        // The nonce: the server's memory of tokens may outlive the rows.
+        let Source { topic_id, partition, nonce, .. } = source;
+        let token = format!("{topic_id} {partition} {token} {nonce:x}");
+        let action = format!("inserting {} rows of {}", block.rows(), source.topic);
+        let (table, columns) = (self.table(), self.blocks.columns());
+        self.database.insert(&table, columns, block, &token, &action).await
+    }
+
+    /// What is parked of this generation.
+    fn parked_events(&self) -> ParkedEvents<'_> {
+        let generation = self.generation.load(Ordering::Relaxed);
+        ParkedEvents::new(&self.database, self.name(), generation)
+    }
+
+    /// Folds records into one block.
+    async fn fold(
         &self,
         source: &Source,
-        block: Block,
-        span: (u32, i64, i64),
-    ) -> Result<(), Error> {
-        let columns: Vec<&str> = self.blocks.columns().iter().map(|(name, _)| *name).collect();
-        let statement = format!(
-            "INSERT INTO {}.{} ({}) FORMAT RowBinaryWithNamesAndTypes",
-            self.database.name,
-            self.table(),
-            columns.join(", ")
-        );
-        // The nonce: the server's memory of tokens may outlive the rows.
-        let (epoch, first, end) = span;
-        let token = format!(
-            "{} {} {epoch} {first} {end} {:x}",
-            source.topic_id, source.partition, source.nonce
-        );
-        let mut insert = self
-            .database
-            .client
-            .insert_formatted_with(statement)
-            .with_timeouts(Some(INSERT_TIMEOUT), Some(INSERT_TIMEOUT))
-            // Acknowledged means written: Kafka's offset follows on it.
-            .with_setting("async_insert", "0")
-            .with_setting("wait_end_of_query", "1")
-            .with_setting("insert_deduplicate", "1")
-            .with_setting("insert_deduplication_token", token)
-            .with_setting("deduplicate_blocks_in_dependent_materialized_views", "1")
-            // One block, whatever the server's defaults are.
-            .with_setting("max_insert_block_size", "1048449")
-            .with_setting("max_insert_threads", "1")
-            .with_setting("input_format_parallel_parsing", "0");
-        let action = format!("inserting {} rows of {}", block.rows(), source.topic);
-        insert
-            .send(Bytes::from(block.into_bytes()))
-            .await
-            .map_err(|error| self.database.failed(error, &action))?;
-        insert.end().await.map_err(|error| self.database.failed(error, &action))
+        batch: &Batch,
+    ) -> Result<(Applied, Block), Failure> {
+        let epoch = batch.from.epoch;
+        let bytes: usize = batch.records.iter().map(Record::byte_count).sum();
+        let mut block = Block::new(self.blocks.columns(), bytes + bytes / 4);
+        let folded = fold(batch, None, |head: &Head<'_>, record: &Record| {
+            self.blocks.take(source, epoch, head, record, &mut block)
+        });
+        let applied = folded.await.map_err(Failure::Refused)?;
+        Ok((applied, block))
     }
 }
 
@@ -282,6 +308,7 @@ impl<B: Blocks> Store for ClickHouse<B> {
         let database = &self.database;
         let make = format!("CREATE DATABASE IF NOT EXISTS {} ENGINE = Atomic", database.name);
         database.execute(&make, "making the database").await?;
+        parked::prepare(database).await?;
         let domain = self.definition().domain;
         let live = database.comment(&format!("{domain}_event")).await?;
         let live = live.as_deref().and_then(generation_of).unwrap_or(1);
@@ -320,34 +347,78 @@ impl<B: Blocks> Store for ClickHouse<B> {
             .fetch_all()
             .await
             .map_err(|error| self.database.failed(error, "reading where the rows end"))?;
-        Ok(held(&rows, source.topic_id))
+        let parked = self.parked_events().streams(source).await?;
+        Ok(parked.beside(held(&rows, source.topic_id)))
     }
 
     /// The rows are the checkpoint: a new epoch begins with its stamp in Kafka, and the old rows
-    /// stay until the new ones stand beside them.
+    /// stay until the new ones stand beside them. What is parked and will be read again goes.
     async fn reset(
         &self,
-        _source: &Source,
+        source: &Source,
         _expected: Option<Place>,
-        _place: Place,
+        place: Place,
         _clear: bool,
     ) -> Result<bool, Error> {
+        self.parked_events().clear(source, place).await?;
         Ok(true)
     }
 
+    /// What is parked goes first: the rows say how far the partition is.
     async fn apply(&self, source: &Source, batch: Arc<Batch>) -> Result<Applied, Failure> {
-        let epoch = batch.from.epoch;
-        let bytes: usize = batch.records.iter().map(Record::byte_count).sum();
-        let mut block = Block::new(self.blocks.columns(), bytes + bytes / 4);
-        let applied = fold(&batch, None, |head: &Head<'_>, record: &Record| {
-            self.blocks.take(source, epoch, head, record, &mut block)
-        })
-        .await;
+        let (applied, block) = self.fold(source, &batch).await?;
+        let aside: Vec<_> = batch.parked_before(applied.next_offset).collect();
+        if !aside.is_empty() {
+            self.parked_events().insert(source, batch.from, &aside).await?;
+        }
         if block.rows() > 0 {
-            let span = (epoch, batch.from.next_offset, applied.next_offset);
-            self.insert(source, block, span).await?;
+            let Place { epoch, next_offset, .. } = batch.from;
+            let token = format!("{epoch} {next_offset} {}", applied.next_offset);
+            let inserted = self.insert(source, block, &token).await;
+            inserted.map_err(|error| pointed_out(error.into(), &batch))?;
         }
         Ok(applied)
+    }
+
+    /// The rows first: what is applied and still on the list is applied once more, into the same.
+    async fn redrive(
+        &self,
+        source: &Source,
+        from: Place,
+        stream: &str,
+        rows: usize,
+    ) -> Result<Redriven, Failure> {
+        let parked = self.parked_events();
+        let mut records = parked.oldest(source, stream, rows.saturating_add(1)).await?;
+        let has_more = records.len() > rows;
+        records.truncate(rows);
+        let batch = Batch { from, records, ..Batch::default() };
+        let (applied, block) = self.fold(source, &batch).await?;
+        let done: Vec<i64> = batch.records.iter().map(|record| record.offset).collect();
+        let done = &done[..done.partition_point(|offset| *offset < applied.next_offset)];
+        if let Some(obstacle) = applied.obstacle.filter(|_| done.is_empty()) {
+            return Err(refused(&obstacle));
+        }
+        let (first, last) = (done.first().copied(), done.last().copied());
+        if block.rows() > 0 {
+            let token = format!("{} again {first:?} {last:?}", from.epoch);
+            let inserted = self.insert(source, block, &token).await;
+            inserted.map_err(|error| pointed_out(error.into(), &batch))?;
+        }
+        parked.delete(source, from, done).await?;
+        let has_more = has_more || done.len() < batch.records.len();
+        if !has_more {
+            parked.handled(source, stream).await?;
+        }
+        Ok(Redriven { events: applied.events + applied.passed_over, has_more })
+    }
+
+    async fn keep(&self, source: &Source, stream: &str, refusal: &Refusal) -> Result<(), Error> {
+        self.parked_events().keep(source, stream, refusal).await
+    }
+
+    async fn parked(&self) -> Result<Vec<Count>, Error> {
+        self.parked_events().count().await
     }
 }
 
@@ -366,6 +437,7 @@ fn held(rows: &[EpochRow], topic_id: Uuid) -> Held {
         }),
         topic_id: Some(topic_id),
         rows_end: ours.iter().map(|row| row.last + 1).max(),
+        ..Held::default()
     }
 }
 
@@ -373,29 +445,6 @@ fn held(rows: &[EpochRow], topic_id: Uuid) -> Held {
 fn generation_of(comment: &str) -> Option<i32> {
     let (_, rest) = comment.split_once("(generation ")?;
     rest.split_once(')')?.0.parse().ok()
-}
-
-/// Whether ClickHouse may answer differently later. What it says of a statement or of its rows it
-/// will say again; all else (away, busy, full, and whatever has no number of its own) may pass.
-#[must_use]
-pub fn is_transient(error: &ClientError) -> bool {
-    // Columns and their number, values that cannot be read, types, syntax, tables and databases
-    // that are not there, functions, formats, settings, and rights.
-    const LASTING: [u32; 30] = [
-        6, 7, 8, 10, 16, 20, 26, 27, 33, 36, 38, 39, 41, 42, 43, 46, 47, 50, 53, 60, 62, 63, 69,
-        70, 72, 73, 81, 115, 117, 497,
-    ];
-    if let ClientError::BadResponse(text) = error {
-        return code_of(text).is_none_or(|code| !LASTING.contains(&code));
-    }
-    matches!(error, ClientError::Network(_) | ClientError::TimedOut)
-}
-
-/// The number in `Code: 241. DB::Exception: ...`; a gateway's page has none.
-fn code_of(text: &str) -> Option<u32> {
-    let (_, rest) = text.split_once("Code: ")?;
-    let digits = rest.split_once('.')?.0;
-    digits.parse().ok()
 }
 
 #[cfg(test)]
@@ -425,19 +474,6 @@ mod tests {
         let found = held(&[row(other, 3, 0, 9), row(TOPIC, 0, 0, 4)], TOPIC);
         assert_eq!(found.place.map(|place| place.next_offset), Some(5));
         assert_eq!(held(&[], TOPIC), Held::default());
-    }
-
-    #[test]
-    fn a_busy_server_is_asked_again_and_a_wrong_statement_is_not() {
-        let bad = |text: &str| ClientError::BadResponse(text.to_owned());
-        assert!(is_transient(&ClientError::TimedOut));
-        assert!(is_transient(&bad("Code: 241. DB::Exception: Memory limit")));
-        // A full disk has no number of its own.
-        assert!(is_transient(&bad("Code: 1001. DB::Exception: No space left on device")));
-        assert!(is_transient(&bad("Code: 439. DB::Exception: Cannot schedule a task")));
-        assert!(is_transient(&bad("<html>502 Bad Gateway</html>")));
-        assert!(!is_transient(&bad("Code: 60. DB::Exception: Unknown table")));
-        assert!(!is_transient(&bad("Code: 497. DB::Exception: Not enough privileges")));
     }
 
     #[test]

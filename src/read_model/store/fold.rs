@@ -1,10 +1,13 @@
 //! A batch's records in stream order, each once: records -> events -> changes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use hashbrown::HashMap;
 
+use crate::engine::projector::Refusal;
 use crate::kernel::codec::CodecError;
 use crate::kernel::message::Record;
-use crate::kernel::projection::{Applied, Batch, Head, Obstacle};
+use crate::kernel::projection::{Applied, Batch, Cause, Head, Obstacle};
 
 /// Turns one event into changes; `false` if its type is not known.
 ///
@@ -25,7 +28,14 @@ pub type Versions = HashMap<String, u64>;
 ///
 /// It lets other tasks of its thread go first now and then: a large batch takes tens of
 /// milliseconds.
-pub async fn fold(batch: &Batch, versions: Option<&Versions>, mut take: impl Take) -> Applied {
+///
+/// # Errors
+/// `take` broke on an event, so the changes so far are worth nothing.
+pub async fn fold(
+    batch: &Batch,
+    versions: Option<&Versions>,
+    mut take: impl Take,
+) -> Result<Applied, Refusal> {
     let mut applied = Applied { next_offset: batch.from.next_offset, ..Applied::default() };
     let mut last: HashMap<&str, u64> = HashMap::new();
     for (index, record) in batch.records.iter().enumerate() {
@@ -36,14 +46,32 @@ pub async fn fold(batch: &Batch, versions: Option<&Versions>, mut take: impl Tak
             Ok(Folded::Taken) => applied.events += 1,
             Ok(Folded::PassedOver) => applied.passed_over += 1,
             Ok(Folded::AlreadyThere) => {}
-            Err(obstacle) => {
+            Err(Stop::At(obstacle)) => {
+                applied.next_offset = record.offset;
                 applied.obstacle = Some(obstacle);
-                return applied;
+                return Ok(applied);
+            }
+            Err(Stop::Broken(reason)) => {
+                let suspect = Some(record.offset);
+                return Err(Refusal { cause: Cause::ProjectionFailed, reason, suspect });
             }
         }
-        applied.next_offset = record.offset + 1;
     }
-    applied
+    applied.next_offset = batch.end();
+    Ok(applied)
+}
+
+/// Why the fold ends before the batch does.
+enum Stop {
+    At(Obstacle),
+    /// The changes so far are half of something.
+    Broken(String),
+}
+
+impl From<Obstacle> for Stop {
+    fn from(obstacle: Obstacle) -> Self {
+        Self::At(obstacle)
+    }
 }
 
 enum Folded {
@@ -57,7 +85,7 @@ fn one<'a>(
     versions: Option<&Versions>,
     last: &mut HashMap<&'a str, u64>,
     take: &mut impl Take,
-) -> Result<Folded, Obstacle> {
+) -> Result<Folded, Stop> {
     let offset = record.offset;
     if record.value.is_none() {
         // The tombstone of an erased event: what remains of it is said by the stream's last one.
@@ -73,28 +101,43 @@ fn one<'a>(
             return Ok(Folded::AlreadyThere);
         }
         if head.sequence != version + 1 {
-            return Err(Obstacle::Gap {
-                offset,
-                stream: head.stream.to_owned(),
-                version,
-                sequence: head.sequence,
-            });
+            let (stream, sequence) = (head.stream.to_owned(), head.sequence);
+            return Err(Obstacle::Gap { offset, stream, version, sequence }.into());
         }
     }
-    let is_known = take(&head, record).map_err(|error| obstacle(offset, &error))?;
+    let taken = catch_unwind(AssertUnwindSafe(|| take(&head, record)));
+    let is_known = match taken {
+        Ok(taken) => taken.map_err(|error| stop(offset, &error))?,
+        Err(panic) => {
+            return Err(Stop::Broken(format!(
+                "the projection's code panicked on event {} of {}: {}",
+                head.sequence,
+                head.stream,
+                words(panic.as_ref())
+            )));
+        }
+    };
     last.insert(head.stream, head.sequence);
     Ok(if is_known { Folded::Taken } else { Folded::PassedOver })
 }
 
-fn obstacle(offset: i64, error: &CodecError) -> Obstacle {
+fn stop(offset: i64, error: &CodecError) -> Stop {
     match error {
         CodecError::UnknownSchema(schema_id) => {
-            Obstacle::UnknownSchema { offset, schema_id: *schema_id }
+            Obstacle::UnknownSchema { offset, schema_id: *schema_id }.into()
         }
-        CodecError::Corrupt { .. } | CodecError::Unencodable { .. } => {
-            Obstacle::Undecodable { offset, reason: error.to_string() }
+        CodecError::Corrupt { .. } => {
+            Obstacle::Undecodable { offset, reason: error.to_string() }.into()
         }
+        // Half of its row may be there.
+        CodecError::Unencodable { .. } => Stop::Broken(error.to_string()),
     }
+}
+
+/// What a panic said.
+fn words(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no word")
 }
 
 #[cfg(test)]
@@ -103,7 +146,6 @@ mod tests {
 
     use super::*;
     use crate::kernel::message::Headers;
-    use crate::kernel::projection::Place;
     use crate::kernel::stream::event_key;
 
     fn batch(events: &[(&str, u64)]) -> Batch {
@@ -122,7 +164,7 @@ mod tests {
             }
         };
         let records = (0..).zip(events).map(record).collect();
-        Batch { from: Place::default(), records, has_followers: false }
+        Batch { records, ..Batch::default() }
     }
 
     fn fold_all(batch: &Batch, versions: Option<&Versions>) -> (Applied, Vec<(String, u64)>) {
@@ -131,7 +173,7 @@ mod tests {
             taken.push((head.stream.to_owned(), head.sequence));
             Ok(true)
         }));
-        (applied, taken)
+        (applied.unwrap(), taken)
     }
 
     #[test]
@@ -174,11 +216,24 @@ mod tests {
                     None => Ok(true),
                 }
             }))
+            .unwrap()
         };
         let unknown = refuse(CodecError::UnknownSchema(77));
         assert_eq!(unknown.next_offset, 1);
         assert!(unknown.obstacle.unwrap().is_transient());
         let corrupt = refuse(CodecError::Corrupt { what: "event", reason: "short".to_owned() });
         assert!(!corrupt.obstacle.unwrap().is_transient());
+    }
+
+    #[test]
+    fn an_event_that_breaks_the_code_is_named() {
+        let batch = batch(&[("a", 1), ("b", 1), ("a", 2)]);
+        let refusal = block_on(fold(&batch, None, |head: &Head<'_>, _: &Record| {
+            assert_ne!((head.stream, head.sequence), ("b", 1), "no rule for this");
+            Ok(true)
+        }));
+        let refusal = refusal.unwrap_err();
+        assert_eq!((refusal.cause, refusal.suspect), (Cause::ProjectionFailed, Some(1)));
+        assert!(refusal.reason.contains("event 1 of b") && refusal.reason.contains("no rule"));
     }
 }

@@ -8,7 +8,10 @@ use tokio_postgres::Transaction;
 use super::Error;
 
 /// Every step, in order. A step that was released is never changed.
-const STEPS: [(i32, &str); 1] = [(1, include_str!("migrations/001_system.sql"))];
+const STEPS: [(i32, &str); 2] = [
+    (1, include_str!("migrations/001_system.sql")),
+    (2, include_str!("migrations/002_parked.sql")),
+];
 
 /// Keeps two processes from making tables at the same time, whatever their namespace.
 const LOCK: i64 = 0x6d69_6c6c_7261_6365;

@@ -7,18 +7,21 @@
 pub mod block;
 pub mod checkpoint;
 pub mod clickhouse;
+mod clickhouse_answer;
 pub mod fold;
 pub mod generation;
 pub mod migration;
+pub mod parked;
 pub mod postgres;
+mod redrive;
 
 use std::future::Future;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::engine::projector::Failure;
-use crate::kernel::projection::{Applied, Batch, Held, Place};
+use crate::engine::projector::{Failure, Refusal};
+use crate::kernel::projection::{Applied, Batch, Cause, Held, Place, Redriven};
 use crate::kernel::stream::AggregateName;
 
 /// One partition of one topic, as long as it is assigned to us.
@@ -75,12 +78,33 @@ pub trait Store: Send + Sync + 'static {
         clear: bool,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 
-    /// Writes what follows from a batch, and that it was written.
+    /// Writes what follows from a batch, what is put aside of it, and that it was written.
     fn apply(
         &self,
         source: &Source,
         batch: Arc<Batch>,
     ) -> impl Future<Output = Result<Applied, Failure>> + Send;
+
+    /// Applies the oldest parked events of a stream, at most so many, and takes them off the list.
+    fn redrive(
+        &self,
+        source: &Source,
+        from: Place,
+        stream: &str,
+        rows: usize,
+    ) -> impl Future<Output = Result<Redriven, Failure>> + Send;
+
+    /// Writes down why a stream's first parked event still cannot be applied, and that nobody
+    /// waits for it any more.
+    fn keep(
+        &self,
+        source: &Source,
+        stream: &str,
+        refusal: &Refusal,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// How many events are parked in each partition, and which of them somebody wants back.
+    fn parked(&self) -> impl Future<Output = Result<Vec<parked::Count>, Error>> + Send;
 }
 
 /// What went wrong with a store, and where.
@@ -185,11 +209,21 @@ impl Error {
             | Self::PostgresTimeout { .. }
             | Self::ClickHouseUnreachable { .. } => true,
             Self::Postgres { source, .. } => postgres::is_transient(source),
-            Self::ClickHouse { source, .. } => clickhouse::is_transient(source),
+            Self::ClickHouse { source, .. } => clickhouse_answer::is_transient(source),
             Self::Address { .. }
             | Self::Outdated { .. }
             | Self::Migration { .. }
             | Self::Corrupt(_) => false,
+        }
+    }
+
+    /// Whether the store refuses what it was given, and will again, but might take other rows.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Postgres { source, .. } => postgres::is_refusal(source),
+            Self::ClickHouse { source, .. } => clickhouse_answer::is_refusal(source),
+            _ => false,
         }
     }
 
@@ -208,7 +242,10 @@ impl Error {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        if error.is_transient() {
+        if error.is_refusal() {
+            let (cause, reason) = (Cause::StoreRefused, error.chain());
+            Self::Refused(Refusal { cause, reason, suspect: None })
+        } else if error.is_transient() {
             Self::Transient(error.chain())
         } else {
             Self::Permanent(error.chain())

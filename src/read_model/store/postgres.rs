@@ -20,12 +20,14 @@ use tokio_postgres::error::SqlState;
 use super::checkpoint::Checkpoints;
 use super::fold::{Versions, fold};
 use super::generation::{self, Generation};
+use super::parked::postgres::ParkedEvents;
+use super::parked::{Count, pointed_out};
 use super::{Definition, Error, Source, Store, migration};
 use crate::config;
-use crate::engine::projector::Failure;
+use crate::engine::projector::{Failure, Refusal};
 use crate::kernel::codec::CodecError;
 use crate::kernel::message::Record;
-use crate::kernel::projection::{Applied, Batch, Head, Held, Place};
+use crate::kernel::projection::{Applied, Batch, Head, Held, Place, Redriven};
 use crate::kernel::stream::{Namespace, parse_event_key};
 
 /// The most connections that one process keeps.
@@ -41,7 +43,7 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(15);
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The longest that writing a batch, or clearing a partition's rows, may take.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a domain's rows are in Postgres.
 pub trait Rows: Send + Sync + 'static {
@@ -185,9 +187,17 @@ impl Database {
 /// The projection of a domain's events into Postgres.
 #[derive(Debug)]
 pub struct Postgres<R> {
-    database: Database,
-    rows: R,
-    opened: OnceLock<(Generation, Checkpoints)>,
+    pub(super) database: Database,
+    pub(super) rows: R,
+    opened: OnceLock<Opened>,
+}
+
+/// What is known once the tables are there.
+#[derive(Clone, Debug)]
+pub(super) struct Opened {
+    pub(super) generation: Generation,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) parked: ParkedEvents,
 }
 
 impl<R: Rows> Postgres<R> {
@@ -197,7 +207,7 @@ impl<R: Rows> Postgres<R> {
         Self { database, rows, opened: OnceLock::new() }
     }
 
-    fn opened(&self) -> Result<&(Generation, Checkpoints), Error> {
+    pub(super) fn opened(&self) -> Result<&Opened, Error> {
         let missing = || Error::Corrupt("the tables were not prepared".to_owned());
         self.opened.get().ok_or_else(missing)
     }
@@ -222,10 +232,10 @@ impl<R: Rows> Postgres<R> {
         batch: &Batch,
         careful: bool,
     ) -> Result<Option<Applied>, Failure> {
-        let (generation, checkpoints) = self.opened()?;
+        let Opened { generation, checkpoints, parked } = self.opened()?;
         let failed = || Error::postgres(format!("writing the rows of {}", source.topic));
         let mut changes = R::Changes::default();
-        let mut applied = self.fold(source, batch, None, &mut changes).await;
+        let mut applied = self.fold(source, batch, None, &mut changes).await?;
         let advance = client.prepare_cached(&checkpoints.advance).await;
         let advance = advance.map_err(failed())?;
         let transaction = client.transaction().await.map_err(failed())?;
@@ -237,21 +247,25 @@ impl<R: Rows> Postgres<R> {
                 .await
                 .map_err(failed())?;
             changes = R::Changes::default();
-            applied = self.fold(source, batch, Some(&versions), &mut changes).await;
+            applied = self.fold(source, batch, Some(&versions), &mut changes).await?;
         }
         if applied.next_offset == batch.from.next_offset {
             return Ok(Some(applied));
         }
         // One round trip for all of them; they are carried out in this order.
-        let (relaxed, advanced, written) = futures::join!(
+        let next_offset = applied.next_offset;
+        let aside = batch.parked_before(next_offset).collect();
+        let (relaxed, advanced, aside, written) = futures::join!(
             relax(&transaction, batch),
-            checkpoints.advance(&transaction, &advance, source, batch.from, applied.next_offset),
+            checkpoints.advance(&transaction, &advance, source, batch.from, next_offset),
+            parked.insert(&transaction, source, aside),
             self.rows.write(&transaction, generation, source, &changes),
         );
         relaxed.map_err(failed())?;
         if !advanced.map_err(failed())? {
             return Err(Failure::Conflict);
         }
+        aside.map_err(failed())?;
         if !written.map_err(failed())? {
             return Ok(None);
         }
@@ -259,17 +273,17 @@ impl<R: Rows> Postgres<R> {
         Ok(Some(applied))
     }
 
-    async fn fold(
+    pub(super) async fn fold(
         &self,
         source: &Source,
         batch: &Batch,
         versions: Option<&Versions>,
         changes: &mut R::Changes,
-    ) -> Applied {
-        fold(batch, versions, |head: &Head<'_>, record: &Record| {
+    ) -> Result<Applied, Failure> {
+        let folded = fold(batch, versions, |head: &Head<'_>, record: &Record| {
             self.rows.take(source, head, record, changes)
-        })
-        .await
+        });
+        folded.await.map_err(Failure::Refused)
     }
 }
 
@@ -293,18 +307,24 @@ impl<R: Rows> Store for Postgres<R> {
         let generation =
             generation::open(&transaction, namespace, &name, self.definition()).await?;
         transaction.commit().await.map_err(failed())?;
-        let checkpoints = Checkpoints::new(&name, &generation);
-        self.opened.get_or_init(|| (generation, checkpoints));
+        self.opened.get_or_init(|| Opened {
+            checkpoints: Checkpoints::new(&name, &generation),
+            parked: ParkedEvents::new(&name, &generation),
+            generation,
+        });
         Ok(())
     }
 
     async fn read_held(&self, source: &Source) -> Result<Held, Error> {
-        let (_, checkpoints) = self.opened()?;
+        let Opened { checkpoints, parked, .. } = self.opened()?;
         let client = self.database.client().await?;
         let outcome = timeout(READ_TIMEOUT, async {
             let statement = client.prepare_cached(&checkpoints.select).await;
             let statement = statement.map_err(Error::postgres("reading the checkpoint"))?;
-            checkpoints.read(&client, &statement, source).await
+            let held = checkpoints.read(&client, &statement, source).await?;
+            // After the place: whoever parks more moves that, and then it is not ours to go on.
+            let parked = parked.streams(&client, source).await?;
+            Ok(Held { parked, ..held })
         })
         .await;
         answered(outcome, client, "reading the checkpoint", READ_TIMEOUT)
@@ -317,7 +337,7 @@ impl<R: Rows> Store for Postgres<R> {
         place: Place,
         clear: bool,
     ) -> Result<bool, Error> {
-        let (generation, checkpoints) = self.opened()?;
+        let Opened { generation, checkpoints, parked } = self.opened()?;
         let failed = || Error::postgres("resetting the checkpoint");
         let mut client = self.database.client().await?;
         let outcome = timeout(WRITE_TIMEOUT, async {
@@ -329,6 +349,7 @@ impl<R: Rows> Store for Postgres<R> {
             if clear {
                 self.rows.clear(&transaction, generation, source).await.map_err(failed())?;
             }
+            parked.clear(&transaction, source, place.next_offset).await.map_err(failed())?;
             transaction.commit().await.map_err(failed())?;
             Ok(true)
         })
@@ -337,20 +358,45 @@ impl<R: Rows> Store for Postgres<R> {
     }
 
     async fn apply(&self, source: &Source, batch: Arc<Batch>) -> Result<Applied, Failure> {
-        if let Some(applied) = self.attempt(source, &batch, false).await? {
-            return Ok(applied);
-        }
-        let applied = self.attempt(source, &batch, true).await?;
-        applied.ok_or_else(|| {
+        let applied = match self.attempt(source, &batch, false).await {
+            Ok(None) => self.attempt(source, &batch, true).await,
+            other => other,
+        };
+        applied.map_err(|failure| pointed_out(failure, &batch))?.ok_or_else(|| {
             let topic = &source.topic;
             Failure::Permanent(format!("rows of {topic} changed under their lock"))
         })
+    }
+
+    async fn redrive(
+        &self,
+        source: &Source,
+        from: Place,
+        stream: &str,
+        rows: usize,
+    ) -> Result<Redriven, Failure> {
+        self.try_again(source, from, stream, rows).await
+    }
+
+    async fn keep(&self, source: &Source, stream: &str, refusal: &Refusal) -> Result<(), Error> {
+        let parked = &self.opened()?.parked;
+        let client = self.database.client().await?;
+        let work = parked.keep(&client, source, stream, refusal);
+        let outcome = timeout(WRITE_TIMEOUT, work).await;
+        answered(outcome, client, "keeping parked events", WRITE_TIMEOUT)
+    }
+
+    async fn parked(&self) -> Result<Vec<Count>, Error> {
+        let parked = &self.opened()?.parked;
+        let client = self.database.client().await?;
+        let outcome = timeout(READ_TIMEOUT, parked.count(&client)).await;
+        answered(outcome, client, "counting the parked events", READ_TIMEOUT)
     }
 }
 
 /// What came of work on a connection. One that did not answer in time is closed: put back, it would
 /// keep the next waiting too, and its transaction open.
-fn answered<T, E: From<Error>>(
+pub(super) fn answered<T, E: From<Error>>(
     outcome: Result<Result<T, E>, Elapsed>,
     client: Client,
     action: &str,
@@ -365,7 +411,7 @@ fn answered<T, E: From<Error>>(
 
 /// Every stream of a batch, once each. Not those of a fold: it ends where its own knowledge does,
 /// which may be in front of events that fit once the rows' versions are known.
-fn streams(batch: &Batch) -> Vec<&str> {
+pub(super) fn streams(batch: &Batch) -> Vec<&str> {
     let keys = batch.records.iter().filter_map(|record| record.key.as_deref());
     let mut streams: Vec<&str> =
         keys.filter_map(parse_event_key).map(|(stream, _)| stream).collect();
@@ -400,6 +446,18 @@ pub fn is_transient(error: &tokio_postgres::Error) -> bool {
     // 08 connection, 53 resources (a full disk too), 57 operator, 58 system.
     let class = state.code().get(..2).unwrap_or_default();
     passing.contains(state) || ["08", "53", "57", "58"].contains(&class)
+}
+
+/// Whether Postgres refuses the rows that it was given, and might take others: their values, a
+/// constraint, a rule that somebody wrote, or a limit of its own.
+#[must_use]
+pub fn is_refusal(error: &tokio_postgres::Error) -> bool {
+    let Some(state) = error.code() else {
+        // The value does not even fit its column's type.
+        return error.to_string().starts_with("error serializing parameter");
+    };
+    let class = state.code().get(..2).unwrap_or_default();
+    ["21", "22", "23", "44", "54", "P0"].contains(&class)
 }
 
 fn hosts(client: &tokio_postgres::Config) -> String {

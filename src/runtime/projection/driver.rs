@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::group::{Key, Membership, Partitions, Shared};
+use super::letters::Letters;
 use super::position::Positions;
 use super::{Settings, Status};
 use crate::config::Config;
@@ -35,6 +36,7 @@ pub(super) struct Driver<S: Store> {
     look_up: SchemaLookUp,
     runtime: tokio::runtime::Handle,
     positions: Arc<Positions>,
+    letters: Arc<Letters>,
     topics: Vec<(String, AggregateName)>,
     stop: Arc<AtomicBool>,
     status: Arc<Mutex<Status>>,
@@ -57,6 +59,7 @@ impl<S: Store> Driver<S> {
         let topics: Vec<_> = store.definition().aggregates.iter().map(topic).collect();
         let names: Vec<&str> = topics.iter().map(|(name, _)| name.as_str()).collect();
         let positions = Arc::new(Positions::new(&config.kafka, &group, &names)?);
+        let letters = Arc::new(Letters::new(&config.kafka, &config.namespace, &name));
         *lock(&status) = Status { name, group: group.clone(), ..Default::default() };
         Ok(Self {
             config: config.clone(),
@@ -66,6 +69,7 @@ impl<S: Store> Driver<S> {
             look_up,
             runtime,
             positions,
+            letters,
             topics,
             stop,
             status,
@@ -91,7 +95,7 @@ impl<S: Store> Driver<S> {
             Arc::clone(&self.positions),
             self.settings,
             Arc::clone(&self.look_up),
-            self.runtime.clone(),
+            (self.runtime.clone(), Arc::clone(&self.letters)),
         );
         let topics: Vec<&str> = self.topics.iter().map(|(name, _)| name.as_str()).collect();
         let mut member =
@@ -145,6 +149,7 @@ impl<S: Store> Driver<S> {
                 if looked.elapsed() >= ENDS_EVERY {
                     looked = Instant::now();
                     partitions.look();
+                    partitions.look_at_parked();
                 }
                 partitions.idle_time().map_or(NAP, |time| time.min(NAP))
             };

@@ -1,31 +1,29 @@
 //! The partitions that are ours: their machines, what these want done, and rebalances.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use futures::FutureExt;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use super::letters::Letters;
 use super::look::{Look, Sightings};
+use super::parked::{Counts, LookAtParked};
 use super::position::Positions;
 use super::steady::Steady;
 use super::{PartitionStatus, Settings};
 use crate::clock;
-use crate::engine::projector::{Action, Failure, Input, Projector, State};
+use crate::engine::projector::{Input, Projector, State};
 use crate::kernel::message::Record;
-use crate::kernel::projection::{Applied, Batch, Obstacle};
 use crate::kernel::stream::AggregateName;
 use crate::log::kafka::group::{Member, Place, Rebalance};
 use crate::read_model::store::{Source, Store};
 use crate::runtime::lane::SchemaLookUp;
 
-/// The longest that a batch may take before it counts as failed.
-const APPLY_TIMEOUT: Duration = Duration::from_secs(90);
 /// The longest that giving a partition back waits for its batch in hand.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The most completions that wait: a partition has one at most, and what a look found.
@@ -48,10 +46,12 @@ pub(super) struct Completion {
     pub(super) input: Input,
 }
 
-struct Owned {
-    source: Arc<Source>,
+pub(super) struct Owned {
+    pub(super) source: Arc<Source>,
     machine: Projector,
-    paused: bool,
+    pub(super) paused: bool,
+    /// The end of what dead letters were sent about.
+    pub(super) told: Arc<AtomicI64>,
     full_since: Option<i64>,
     events: u64,
     passed_over: u64,
@@ -66,17 +66,19 @@ pub(super) struct Partitions<S: Store> {
     pub(super) settings: Settings,
     pub(super) look_up: SchemaLookUp,
     pub(super) runtime: tokio::runtime::Handle,
+    pub(super) letters: Arc<Letters>,
     name: String,
-    slots: Arc<Semaphore>,
-    poller: Thread,
+    pub(super) slots: Arc<Semaphore>,
+    pub(super) poller: Thread,
     /// Weak: what it knows of must not keep it from leaving.
-    member: Weak<Membership<S>>,
-    owned: HashMap<Key, Owned>,
+    pub(super) member: Weak<Membership<S>>,
+    pub(super) owned: HashMap<Key, Owned>,
     /// Whether the group has given this process its partitions, which may be none.
     pub(super) has_joined: bool,
     sightings: Sightings,
+    parked: Counts,
     clock: Steady,
-    give: Sender<Completion>,
+    pub(super) give: Sender<Completion>,
     take: Receiver<Completion>,
 }
 
@@ -118,7 +120,7 @@ impl<S: Store> Partitions<S> {
         positions: Arc<Positions>,
         settings: Settings,
         look_up: SchemaLookUp,
-        runtime: tokio::runtime::Handle,
+        (runtime, letters): (tokio::runtime::Handle, Arc<Letters>),
     ) -> Shared<S> {
         let (give, take) = bounded(COMPLETIONS_MAX);
         Shared(Arc::new(Mutex::new(Self {
@@ -129,12 +131,14 @@ impl<S: Store> Partitions<S> {
             settings,
             look_up,
             runtime,
+            letters,
             slots: Arc::new(Semaphore::new(settings.parallel.max(1))),
             poller: std::thread::current(),
             member: Weak::new(),
             owned: HashMap::new(),
             has_joined: false,
             sightings: Sightings::default(),
+            parked: Counts::default(),
             clock: Steady::start(),
             give,
             take,
@@ -164,6 +168,7 @@ impl<S: Store> Partitions<S> {
                 source: Arc::new(source),
                 machine: Projector::new(limits),
                 paused: false,
+                told: Arc::new(AtomicI64::new(i64::MIN)),
                 full_since: None,
                 events: 0,
                 passed_over: 0,
@@ -280,6 +285,14 @@ impl<S: Store> Partitions<S> {
         self.sightings.begin(&self.runtime, look);
     }
 
+    /// Asks the store how many events are parked, and which ones somebody wants back.
+    pub(super) fn look_at_parked(&self) {
+        let asked = self.owned.iter().map(|(key, owned)| (*key, Arc::clone(&owned.source)));
+        let (asked, give, poller) = (asked.collect(), self.give.clone(), self.poller.clone());
+        let look = LookAtParked { asked, give, poller };
+        self.parked.begin(&self.runtime, Arc::clone(&self.store), look);
+    }
+
     /// How the last look ended, once.
     pub(super) fn take_look(&self) -> Option<Result<(), String>> {
         self.sightings.take_outcome()
@@ -299,6 +312,7 @@ impl<S: Store> Partitions<S> {
                 lag_ms: owned.machine.oldest_ms().map_or(0, |oldest| (now_ms - oldest).max(0)),
                 events: owned.events,
                 passed_over: owned.passed_over,
+                parked: self.parked.of(*key),
                 last_error: owned.machine.error().map(str::to_owned),
             })
             .collect();
@@ -334,133 +348,10 @@ impl<S: Store> Partitions<S> {
             }
         }
     }
-
-    /// Carries out an action, or begins it; what is known at once is the next input.
-    fn perform(&mut self, key: Key, action: Action) -> Option<Input> {
-        let owned = self.owned.get_mut(&key)?;
-        let source = Arc::clone(&owned.source);
-        match action {
-            Action::Seek { offset } => {
-                let member = self.member.upgrade()?;
-                let outcome = member.start_reading(&owned.place(), offset);
-                owned.paused = owned.paused && outcome.is_err();
-                return Some(Input::Sought(outcome.map_err(|error| error.to_string())));
-            }
-            Action::Commit { offset, metadata } => {
-                let member = Weak::clone(&self.member);
-                self.spawn(key, source, move |source| async move {
-                    // The answer does not come through the poll thread, which may be waiting for
-                    // it in a rebalance.
-                    let commit = tokio::task::spawn_blocking(move || {
-                        let member = member.upgrade().ok_or("the group was left")?;
-                        let outcome = member.commit(&place_of(&source), offset, &metadata);
-                        outcome.map_err(|error| error.to_string())
-                    });
-                    let outcome = commit.await.map_err(|error| error.to_string());
-                    (None, Input::Committed(outcome.flatten()))
-                });
-            }
-            Action::Stop => {
-                let member = self.member.upgrade()?;
-                owned.paused = member.pause(&owned.place()).is_ok();
-            }
-            Action::ReadPosition => self.read_position(key, source),
-            Action::LookBetween { from, to } => {
-                let positions = Arc::clone(&self.positions);
-                self.spawn(key, source, move |source| async move {
-                    let looked = tokio::task::spawn_blocking(move || {
-                        positions.has_events(&place_of(&source), from, to)
-                    });
-                    let looked = looked.await.map_err(|error| error.to_string());
-                    let looked = looked.and_then(|found| found.map_err(|error| chain(&error)));
-                    (None, Input::LookedBetween(looked))
-                });
-            }
-            Action::ResetCheckpoint { expected, place, clear } => {
-                let store = Arc::clone(&self.store);
-                self.spawn(key, source, move |source| async move {
-                    let outcome = store.reset(&source, expected, place, clear).await;
-                    (None, Input::CheckpointReset(outcome.map_err(|error| error.chain())))
-                });
-            }
-            Action::Apply { batch } => self.apply(key, source, batch),
-        }
-        None
-    }
-
-    fn read_position(&self, key: Key, source: Arc<Source>) {
-        let (positions, store) = (Arc::clone(&self.positions), Arc::clone(&self.store));
-        self.spawn(key, source, move |source| async move {
-            let place = place_of(&source);
-            let read = tokio::task::spawn_blocking(move || positions.read(&place));
-            let mut position = match read.await {
-                Ok(Ok(position)) => position,
-                Ok(Err(error)) => return (None, Input::PositionRead(Err(chain(&error)))),
-                Err(error) => return (None, Input::PositionRead(Err(error.to_string()))),
-            };
-            let topic_id = position.topic_id;
-            let source = Source { topic_id, ..Source::clone(&source) };
-            match store.read_held(&source).await {
-                Ok(held) => {
-                    position.held = held;
-                    (Some(topic_id), Input::PositionRead(Ok(Box::new(position))))
-                }
-                Err(error) => (None, Input::PositionRead(Err(error.chain()))),
-            }
-        });
-    }
-
-    fn apply(&self, key: Key, source: Arc<Source>, batch: Arc<Batch>) {
-        let (store, look_up) = (Arc::clone(&self.store), Arc::clone(&self.look_up));
-        let slots = Arc::clone(&self.slots);
-        self.spawn(key, source, move |source| async move {
-            let slot = slots.acquire().await;
-            let work = AssertUnwindSafe(store.apply(&source, batch)).catch_unwind();
-            let outcome = match tokio::time::timeout(APPLY_TIMEOUT, work).await {
-                Ok(Ok(outcome)) => outcome,
-                Ok(Err(_)) => Err(Failure::Permanent("the projection's code panicked".to_owned())),
-                Err(_) => Err(Failure::Transient("the store did not answer in time".to_owned())),
-            };
-            // The registry may take its time; others' batches need not wait for it.
-            drop(slot);
-            (None, Input::Applied(learn(outcome, look_up).await))
-        });
-    }
-
-    /// Runs an action's work as a task; its completion wakes the poll thread.
-    fn spawn<F, W>(&self, key: Key, source: Arc<Source>, work: W)
-    where
-        W: FnOnce(Arc<Source>) -> F,
-        F: Future<Output = (Option<Uuid>, Input)> + Send + 'static,
-    {
-        let (give, poller, nonce) = (self.give.clone(), self.poller.clone(), source.nonce);
-        let work = work(source);
-        self.runtime.spawn(async move {
-            let (topic_id, input) = work.await;
-            // There is room: one completion a partition.
-            let _ = give.try_send(Completion { key, nonce, topic_id, input });
-            poller.unpark();
-        });
-    }
-}
-
-/// If a schema was in the way that the registry knows, there is no obstacle any more.
-async fn learn(
-    outcome: Result<Applied, Failure>,
-    look_up: SchemaLookUp,
-) -> Result<Applied, Failure> {
-    let mut applied = outcome?;
-    if let Some(Obstacle::UnknownSchema { schema_id, .. }) = applied.obstacle {
-        let learnt = tokio::task::spawn_blocking(move || look_up(schema_id)).await;
-        if matches!(learnt, Ok(Ok(()))) {
-            applied.obstacle = None;
-        }
-    }
-    Ok(applied)
 }
 
 impl Owned {
-    fn place(&self) -> Place {
+    pub(super) fn place(&self) -> Place {
         place_of(&self.source)
     }
 

@@ -7,13 +7,16 @@
 //!
 //! Guarantees: a partition's batch in hand is finished before the partition is given back; reading
 //! starts where the machine says and nowhere else; all buffers are bounded. A store that goes away
-//! is waited for.
+//! is waited for. An event that is parked is a dead letter, too, before its partition goes on.
 
 mod driver;
 mod group;
+mod letters;
 mod look;
+mod parked;
 mod position;
 mod steady;
+mod work;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,6 +43,9 @@ pub struct Settings {
 /// The waits after a failure: a second, doubling to ten.
 const RETRY: Retry = Retry { first_us: 1_000_000, longest_us: 10_000_000, seed: 0 };
 
+/// The most streams of a partition that may be parked: their names are held in memory, some 3 MB.
+const PARKED_STREAMS_MAX: usize = 10_000;
+
 impl Settings {
     /// For Postgres: what has come is written at once.
     pub const POSTGRES: Self = Self {
@@ -49,6 +55,7 @@ impl Settings {
             linger_us: 0,
             commit_every_us: 500_000,
             retry: RETRY,
+            parked_streams: PARKED_STREAMS_MAX,
         },
         parallel: 4,
     };
@@ -61,6 +68,7 @@ impl Settings {
             linger_us: 400_000,
             commit_every_us: 1_000_000,
             retry: RETRY,
+            parked_streams: PARKED_STREAMS_MAX,
         },
         parallel: 4,
     };
@@ -86,6 +94,8 @@ pub struct PartitionStatus {
     pub events: u64,
     /// How many were passed over because their type is not known.
     pub passed_over: u64,
+    /// How many events are parked, and of how many streams, when the store was last asked.
+    pub parked: (u64, u64),
     /// What is in the way.
     pub last_error: Option<String>,
 }
