@@ -118,10 +118,10 @@ fn read(
     })
 }
 
-type Decode = Box<dyn Fn(&[u8]) -> Result<Value, CodecError> + Send + Sync>;
+pub(super) type Decode = Box<dyn Fn(&[u8]) -> Result<Value, CodecError> + Send + Sync>;
 
 /// How the events of an aggregate are read.
-fn decoder(aggregate: &str, schemas: &Arc<Schemas>) -> Option<Decode> {
+pub(super) fn decoder(aggregate: &str, schemas: &Arc<Schemas>) -> Option<Decode> {
     let schemas = Arc::clone(schemas);
     let names = [account::NAME, customer::NAME, transfer::NAME, account_opening::NAME];
     let name = names.into_iter().find(|name| name.to_string() == aggregate)?;

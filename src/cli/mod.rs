@@ -11,6 +11,7 @@
 //! | 3 | a service that is needed cannot be reached at the start |
 
 pub mod bench;
+pub mod dead_letters;
 pub mod failure;
 pub mod history;
 pub mod output;
@@ -65,6 +66,8 @@ enum Command {
     Send(send::Arguments),
     /// Shows a stream's events, straight from the log
     History(history::Arguments),
+    /// Lists what could not be applied or decided, shows one of them, or has it tried again
+    DeadLetters(dead_letters::Arguments),
     /// Lists what process managers wait for, and speaks to one of them
     Sagas(sagas::Arguments),
     /// Shows whether services answer, topics are as declared, and how far groups are behind
@@ -103,6 +106,7 @@ fn start(command: Command, output: Output) -> anyhow::Result<Exit> {
 async fn dispatch(config: &Config, command: Command, output: Output) -> anyhow::Result<Exit> {
     match command {
         Command::Bench(arguments) => bench::run(config, arguments, output).await,
+        Command::DeadLetters(arguments) => dead_letters::run(config, arguments, output).await,
         Command::Topics(arguments) => topics::run(config, arguments, output).await,
         Command::Schemas(arguments) => schemas::run(config, arguments, output).await,
         Command::Serve(arguments) => serve::run(config, arguments, output).await,

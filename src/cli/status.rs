@@ -18,6 +18,7 @@ use crate::kernel::stream::{AggregateName, Kind, Namespace};
 use crate::log::kafka::lag::{Group, Observer};
 use crate::log::kafka::topic::{self, Admin, Declared};
 use crate::read_model::store;
+use crate::read_model::store::parked::Count;
 use crate::{topics, topology};
 
 /// The longest to wait for a service's answer.
@@ -63,6 +64,8 @@ struct Picture {
     groups: Result<Vec<Group>, String>,
     /// The handlers' partitions.
     handlers: Vec<Owned>,
+    /// What projections have parked.
+    parked: Result<Vec<Count>, String>,
 }
 
 /// Runs the subcommand.
@@ -107,11 +110,13 @@ async fn look(
         ask("Postgres", redact_url(&config.postgres.url), ask_postgres(config)),
         ask("ClickHouse", redact_url(&config.clickhouse.url), ask_clickhouse(config)),
     );
+    let parked = parked(config, postgres.reachable, clickhouse.reachable).await;
     let services = vec![kafka, registry, postgres, clickhouse];
     if !services[0].reachable {
         let away = "Kafka does not answer".to_owned();
         let topics = Err(away.clone());
-        let picture = Picture { services, topics, groups: Err(away), handlers: Vec::new() };
+        let (groups, handlers) = (Err(away), Vec::new());
+        let picture = Picture { services, topics, groups, handlers, parked };
         return (picture, observer);
     }
     let topics = drift(config, declared).await;
@@ -130,7 +135,28 @@ async fn look(
     let handlers: Vec<Group> = groups.iter().flatten().cloned().collect();
     let handlers = handlers.into_iter().filter(|group| group.group.starts_with(&of_handlers));
     let handlers = owners::ask(&handlers.collect::<Vec<_>>()).await;
-    (Picture { services, topics, groups, handlers }, observer)
+    (Picture { services, topics, groups, handlers, parked }, observer)
+}
+
+/// What projections have parked, in the stores that answer.
+async fn parked(config: &Config, postgres: bool, clickhouse: bool) -> Result<Vec<Count>, String> {
+    let asked = async {
+        let mut counts = Vec::new();
+        if postgres {
+            let database = store::postgres::Database::new(&config.postgres, &config.namespace)?;
+            counts.extend(database.count_parked().await?);
+        }
+        if clickhouse {
+            let settings = &config.clickhouse;
+            let database = store::clickhouse::Database::new(settings, &config.namespace)?;
+            counts.extend(database.count_parked().await?);
+        }
+        Ok::<_, store::Error>(counts)
+    };
+    match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
+        Ok(counts) => counts.map_err(|error| one_line(&error)),
+        Err(_) => Err(format!("no answer in {} s", ANSWER_TIMEOUT.as_secs())),
+    }
 }
 
 async fn drift(
@@ -284,6 +310,26 @@ fn show(picture: &Picture, output: Output) -> anyhow::Result<()> {
             picture.handlers.iter().map(Owned::row),
         );
     }
+    match &picture.parked {
+        Ok(counts) if counts.is_empty() => {}
+        Ok(counts) => {
+            output.line("\nparked events (see `millrace dead-letters list`):");
+            output.table(
+                ["projection", "topic", "partition", "events", "streams"],
+                counts.iter().map(|count| {
+                    let Count { projection, topic, partition, events, streams, .. } = count;
+                    [
+                        projection.clone(),
+                        topic.clone(),
+                        partition.to_string(),
+                        events.to_string(),
+                        streams.to_string(),
+                    ]
+                }),
+            );
+        }
+        Err(error) => output.line(format!("\nparked events: unknown: {error}")),
+    }
     Ok(())
 }
 
@@ -308,6 +354,13 @@ fn as_json(picture: &Picture) -> Value {
         "topics": topics,
         "groups": groups,
         "handlers": picture.handlers,
+        "parked": match &picture.parked {
+            Ok(counts) => counts.iter().map(|count| json!({
+                "projection": count.projection, "topic": count.topic,
+                "partition": count.partition, "events": count.events, "streams": count.streams,
+            })).collect(),
+            Err(error) => json!({"error": error}),
+        },
         "error": error,
     })
 }

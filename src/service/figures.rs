@@ -175,6 +175,8 @@ struct Projected {
 pub(super) struct ProjectionFigures {
     events: Family<Projected, Gauge>,
     passed_over: Family<Projected, Gauge>,
+    parked: Family<Projected, Gauge>,
+    parked_streams: Family<Projected, Gauge>,
     next_offset: Family<Projected, Gauge>,
     lag_ms: Family<Projected, Gauge>,
     is_stopped: Family<Projected, Gauge>,
@@ -190,6 +192,8 @@ impl ProjectionFigures {
         Self {
             events: family("events", "Events applied since the partition was taken over"),
             passed_over: family("passed_over", "Events of types that the projection ignores"),
+            parked: family("parked", "Events that are parked: see millrace dead-letters"),
+            parked_streams: family("parked_streams", "Streams that have parked events"),
             next_offset: family("next_offset", "The next event to apply"),
             lag_ms: family("lag_ms", "How long the oldest waiting event has been waiting, in ms"),
             is_stopped: family("stopped", "1 if the partition has stopped and somebody must act"),
@@ -207,6 +211,8 @@ impl ProjectionFigures {
             let figures = [
                 (&self.events, number(partition.events)),
                 (&self.passed_over, number(partition.passed_over)),
+                (&self.parked, number(partition.parked.0)),
+                (&self.parked_streams, number(partition.parked.1)),
                 (&self.next_offset, partition.place.next_offset),
                 (&self.lag_ms, partition.lag_ms),
                 (&self.is_stopped, i64::from(partition.state == State::Stopped)),

@@ -385,10 +385,18 @@ fn projection_summary(status: &projection::Status) -> (Readiness, String) {
             return (Readiness::Waiting, line);
         }
     }
-    let at_work = |state| matches!(state, State::Ready | State::Applying | State::Committing);
+    let at_work = |state| {
+        matches!(state, State::Ready | State::Applying | State::Committing | State::Redriving)
+    };
     let working = status.partitions.iter().filter(|partition| at_work(partition.state)).count();
     let all = status.partitions.len();
     let readiness =
         if status.has_joined && working == all { Readiness::Ready } else { Readiness::Starting };
-    (readiness, format!("{working} of {all} partitions projecting"))
+    let parked: u64 = status.partitions.iter().map(|partition| partition.parked.0).sum();
+    let parked = match parked {
+        0 => String::new(),
+        1 => ", 1 event parked: see `millrace dead-letters list`".to_owned(),
+        count => format!(", {count} events parked: see `millrace dead-letters list`"),
+    };
+    (readiness, format!("{working} of {all} partitions projecting{parked}"))
 }

@@ -127,26 +127,32 @@ impl<'a> Bank<'a> {
             let account_id = format!("acc-{}", self.random(accounts));
             let command = self.command(&account_id);
             self.now = self.now.plus_seconds(i64::try_from(self.random(2_000)).unwrap());
-            let (state, version) = self.accounts.entry(account_id.clone()).or_default();
-            let stream = StreamHash::new(account::NAME, &account_id);
-            let context = Context {
-                now: self.now,
-                stream,
-                version: *version,
-                command_id: Uuid::from_u64_pair(9, *version),
-            };
-            for event in Account::decide(&command, state, &context).unwrap_or_default() {
-                Account::evolve(state, &event, self.now);
-                *version += 1;
-                written.push(Written {
-                    partition: partition_of(&account_id, PARTITIONS),
-                    account_id: account_id.clone(),
-                    sequence: *version,
-                    event_id: stream.event_id(*version),
-                    at: self.now,
-                    event,
-                });
-            }
+            written.extend(self.decide_one(account_id, &command));
+        }
+        written
+    }
+
+    fn decide_one(&mut self, account_id: String, command: &Command) -> Vec<Written> {
+        let mut written = Vec::new();
+        let (state, version) = self.accounts.entry(account_id.clone()).or_default();
+        let stream = StreamHash::new(account::NAME, &account_id);
+        let context = Context {
+            now: self.now,
+            stream,
+            version: *version,
+            command_id: Uuid::from_u64_pair(9, *version),
+        };
+        for event in Account::decide(command, state, &context).unwrap_or_default() {
+            Account::evolve(state, &event, self.now);
+            *version += 1;
+            written.push(Written {
+                partition: partition_of(&account_id, PARTITIONS),
+                account_id: account_id.clone(),
+                sequence: *version,
+                event_id: stream.event_id(*version),
+                at: self.now,
+                event,
+            });
         }
         written
     }
@@ -156,6 +162,35 @@ impl<'a> Bank<'a> {
         let written = self.decide(commands, accounts);
         self.write(&written, true);
         self.log.extend(written);
+    }
+
+    /// Writes events of random commands, but none of that account's.
+    pub(crate) fn work_elsewhere(&mut self, commands: u64, account_id: &str) {
+        let mut written = self.decide(commands, 10);
+        written.retain(|written| written.account_id != account_id);
+        self.write(&written, true);
+        self.log.extend(written);
+    }
+
+    /// Opens so many accounts and gives each so many deposits, turn by turn.
+    pub(crate) fn open_and_deposit(&mut self, accounts: usize, deposits: usize) {
+        for round in 0..=deposits {
+            let mut written = Vec::with_capacity(accounts);
+            for account in 0..accounts {
+                let account_id = format!("many-{account}");
+                let command = if round == 0 {
+                    self.command(&account_id)
+                } else {
+                    Command::Deposit(Deposit { amount: Amount::whole(5), reference: None })
+                };
+                self.now.0 += 1_000;
+                written.extend(self.decide_one(account_id, &command));
+            }
+            for some in written.chunks(5_000) {
+                self.write(some, true);
+            }
+            self.log.extend(written);
+        }
     }
 
     /// Writes events of random commands and takes them back.

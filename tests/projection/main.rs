@@ -11,6 +11,7 @@
 
 mod bank;
 mod expected;
+mod letters;
 mod proxy;
 mod sagas;
 mod stack;
@@ -28,7 +29,7 @@ use sagas::{Sagas, assert_events, assert_transfers};
 use stack::{PARTITIONS, Stack, until};
 
 /// Waits until a projection has applied the last event of every partition.
-async fn at_the_end(stack: &Stack, projection: &Projection) {
+pub(crate) async fn at_the_end(stack: &Stack, projection: &Projection) {
     until("the projection has caught up", || async {
         let status = projection.status();
         let stopped = status.partitions.iter().find(|found| found.state == State::Stopped);
@@ -51,7 +52,7 @@ fn partition_count(name: &str) -> usize {
 }
 
 /// Waits for the end, and checks that every event of an account has come.
-async fn caught_up(stack: &Stack, projection: &Projection, log: &[Written]) {
+pub(crate) async fn caught_up(stack: &Stack, projection: &Projection, log: &[Written]) {
     at_the_end(stack, projection).await;
     let events = if projection.status().name.starts_with("postgres") {
         postgres_events(stack).await
@@ -253,7 +254,7 @@ async fn project_all(stack: &Stack, log: &[Written]) {
 }
 
 /// Every row of both Postgres tables as text.
-async fn dump(stack: &Stack) -> Vec<String> {
+pub(crate) async fn dump(stack: &Stack) -> Vec<String> {
     let client = stack.database().client().await.unwrap();
     let schema = stack.config.namespace.underscored("banking_g1");
     let mut rows = Vec::new();
@@ -285,7 +286,7 @@ async fn apply_next_batch<S: Store>(stack: &Stack, store: S, log: &[Written]) {
     let place = store.read_held(&source).await.unwrap().place.unwrap();
     let records = stack.read(0, place.next_offset);
     assert!(records.len() > 20, "{} of {}", records.len(), log.len());
-    let batch = Arc::new(Batch { from: place, records, has_followers: false });
+    let batch = Arc::new(Batch { from: place, records, ..Batch::default() });
     let applied = store.apply(&source, Arc::clone(&batch)).await.unwrap();
     assert_eq!((applied.next_offset, applied.obstacle), (batch.end(), None));
     if store.name().starts_with("postgres") {
@@ -369,7 +370,7 @@ async fn a_database_that_goes_away_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unknown_types_are_passed_over_and_corrupt_events_stop_their_partition() {
+async fn unknown_types_are_passed_over_and_corrupt_events_are_parked() {
     let stack = Stack::new("unknown").await;
     let mut bank = Bank::new(&stack, 9);
     bank.work(50, 1);
@@ -389,13 +390,15 @@ async fn unknown_types_are_passed_over_and_corrupt_events_stop_their_partition()
     })
     .await;
     bank.write_corrupt("acc-0");
-    until("the partition has stopped", || async {
-        own(projection.status()).is_some_and(|found| {
-            let error = found.last_error.unwrap_or_default();
-            found.state == State::Stopped && error.contains("cannot decode")
-        })
-    })
-    .await;
+    bank.work_elsewhere(20, "acc-0");
+    at_the_end(&stack, &projection).await;
+    let parked = letters::parked(&stack, "postgres.banking").await;
+    assert_eq!(parked.len(), 1);
+    assert_eq!(
+        (parked[0].stream.as_str(), parked[0].error_code.as_str()),
+        ("acc-0", "Undecodable")
+    );
+    assert!(parked[0].error.contains("cannot decode"), "{}", parked[0].error);
     tokio::task::spawn_blocking(move || drop(projection)).await.unwrap();
     stack.clean().await;
 }

@@ -76,9 +76,15 @@ impl Stack {
         self.config.namespace.dotted(&format!("banking.{aggregate}.events"))
     }
 
-    /// The events of all aggregates.
+    /// The events of all aggregates, and the accounts' dead letters.
     fn topics(&self) -> Vec<String> {
-        event::AGGREGATES.iter().map(|name| self.topic_of(name.aggregate)).collect()
+        let events = event::AGGREGATES.iter().map(|name| self.topic_of(name.aggregate));
+        events.chain([self.letters_topic()]).collect()
+    }
+
+    /// The accounts' dead letters.
+    pub(crate) fn letters_topic(&self) -> String {
+        self.config.namespace.dotted(&account::NAME.topic(Kind::DeadLetters))
     }
 
     /// Makes the accounts' topic; `false` if it is there already, or not yet gone.

@@ -3,6 +3,7 @@
 use millrace::engine::projector::{Action, Failure, Input, Limits, Projector, Retry};
 use millrace::engine::reset_protocol::{Committed, Position};
 use millrace::kernel::projection::{Batch, Obstacle};
+use millrace::kernel::stream::parse_event_key;
 use millrace::kernel::time::Timestamp;
 use millrace::log::memory::GroupOffset;
 use rand::{Rng, RngExt};
@@ -28,6 +29,7 @@ impl Projects {
             linger_us: 100_000,
             commit_every_us: 1_000_000,
             retry: Retry { first_us: 100_000, longest_us: 5_000_000, seed: shared.rng.next_u64() },
+            parked_streams: 1_000,
         };
         let machine = Projector::new(limits);
         Self { seat, machine, doing: None, read_from: None, is_new: true }
@@ -37,7 +39,9 @@ impl Projects {
         let reads = !self.machine.is_full()
             && self.read_from.is_some_and(|from| shared.log.has_more(self.seat.place, from));
         let is_due = self.machine.deadline().is_some_and(|at| at <= shared.now);
-        !self.is_new && self.doing.is_none() && !reads && !is_due
+        // In the end nothing stays parked.
+        let wants = shared.faults.poison == 0 && !shared.store.parked(self.seat.place).is_empty();
+        !self.is_new && self.doing.is_none() && !reads && !is_due && !wants
     }
 
     /// Whether it is about to replace the checkpoint.
@@ -60,7 +64,9 @@ impl Projects {
             Some(action) => self.act(shared, action, is_member),
             None => {
                 self.read(shared);
-                Input::Tick
+                let parked = shared.store.parked(self.seat.place);
+                let wants = shared.faults.poison == 0 || shared.one_in(20);
+                if !parked.is_empty() && wants { Input::Redrive(parked) } else { Input::Tick }
             }
         };
         let now = shared.tick();
@@ -123,7 +129,19 @@ impl Projects {
                 self.read_from = Some(offset);
                 Input::Sought(Ok(()))
             }
+            Action::Redrive { from, stream, rows } => {
+                self.poison(shared, None);
+                let redriven = if is_done {
+                    shared.store.redrive(place, from, (&stream, rows))
+                } else {
+                    Err(Failure::Transient(lost()))
+                };
+                let answer = if is_lost { Err(Failure::Transient(lost())) } else { redriven };
+                Input::Redriven(answer)
+            }
+            Action::Keep { .. } => Input::Kept(if is_lost { Err(lost()) } else { Ok(()) }),
             Action::Apply { batch } => {
+                self.poison(shared, Some(&batch));
                 let obstacle = obstacle(shared, &batch);
                 if !is_done {
                     return Input::Applied(Err(Failure::Transient(lost())));
@@ -137,11 +155,29 @@ impl Projects {
             Action::Stop => panic!("{:?}: {:?}", self.seat, self.machine.error()),
         }
     }
+
+    /// Some stream is refused from now on, or none any more.
+    fn poison(&self, shared: &mut Shared, batch: Option<&Batch>) {
+        let place = self.seat.place;
+        if shared.faults.poison == 0 || shared.one_in(shared.faults.poison / 2) {
+            shared.store.mend(place);
+        }
+        let records = batch.map_or(&[][..], |batch| &batch.records);
+        if !records.is_empty() && shared.one_in(shared.faults.poison) {
+            let index = shared.rng.random_range(0..records.len());
+            let key = records[index].key.as_deref().unwrap();
+            let (stream, _) = parse_event_key(key).unwrap();
+            shared.store.poison(place, stream);
+        }
+    }
 }
 
 /// The schema of an event in the batch may not be known yet.
 fn obstacle(shared: &mut Shared, batch: &Batch) -> Option<Obstacle> {
     if !shared.one_in(shared.faults.unknown) {
+        return None;
+    }
+    if batch.records.is_empty() {
         return None;
     }
     let index = shared.rng.random_range(0..batch.records.len());

@@ -44,6 +44,8 @@ pub(crate) struct Faults {
     pub(crate) crash_at_commit: u32,
     /// A disk is full, or damaged.
     pub(crate) disk: u32,
+    /// A projection's database refuses a stream from now on.
+    pub(crate) poison: u32,
 }
 
 impl Faults {
@@ -64,6 +66,7 @@ impl Faults {
         clock: 0,
         crash_at_commit: 0,
         disk: 0,
+        poison: 0,
     };
     pub(crate) const MANY: Self = Self {
         abort: 15,
@@ -82,6 +85,7 @@ impl Faults {
         clock: 300,
         crash_at_commit: 60,
         disk: 150,
+        poison: 60,
     };
 }
 

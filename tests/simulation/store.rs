@@ -1,13 +1,13 @@
 //! A simulated database of read models: rows and checkpoint in one transaction, the checkpoint by
 //! compare-and-set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use hashbrown::HashMap;
-use millrace::engine::projector::Failure;
+use millrace::engine::projector::{Failure, Refusal};
 use millrace::kernel::message::Record;
-use millrace::kernel::projection::{Applied, Batch, Held, Obstacle, Place};
+use millrace::kernel::projection::{Applied, Batch, Cause, Held, Obstacle, Place, Redriven};
 use millrace::kernel::stream::parse_event_key;
 use millrace::log::memory;
 use uuid::Uuid;
@@ -32,6 +32,47 @@ impl Row {
 struct Shelf {
     held: Held,
     rows: BTreeMap<String, Row>,
+    /// What is put aside, by offset.
+    parked: BTreeMap<i64, Record>,
+    /// The streams that are refused.
+    poison: BTreeSet<String>,
+}
+
+impl Shelf {
+    fn take(&mut self, record: &Record) -> u64 {
+        let (stream, sequence) = identity(record);
+        let row = self.rows.entry(stream.to_owned()).or_default();
+        // What a row has already is a repeat of a replay.
+        if sequence <= row.version {
+            return 0;
+        }
+        assert_eq!(sequence, row.version + 1, "a gap in front of {stream} in the rows");
+        row.follow(record);
+        1
+    }
+
+    fn refuses(&self, record: &Record) -> bool {
+        let (stream, sequence) = identity(record);
+        let version = self.rows.get(stream).map_or(0, |row| row.version);
+        sequence > version && self.poison.contains(stream)
+    }
+
+    fn first_parked(&self) -> BTreeMap<String, i64> {
+        let mut first = BTreeMap::new();
+        for (offset, record) in &self.parked {
+            first.entry(identity(record).0.to_owned()).or_insert(*offset);
+        }
+        first
+    }
+}
+
+fn identity(record: &Record) -> (&str, u64) {
+    parse_event_key(record.key.as_deref().unwrap()).unwrap()
+}
+
+fn refused(suspect: Option<i64>) -> Failure {
+    let reason = "it violates a constraint".to_owned();
+    Failure::Refused(Refusal { cause: Cause::StoreRefused, reason, suspect })
 }
 
 /// The database: what it holds of each partition.
@@ -40,7 +81,55 @@ pub(crate) struct Store(HashMap<memory::Place, Shelf>);
 
 impl Store {
     pub(crate) fn held(&self, place: memory::Place) -> Held {
-        self.0.get(&place).map(|shelf| shelf.held.clone()).unwrap_or_default()
+        let held = |shelf: &Shelf| Held { parked: shelf.first_parked(), ..shelf.held.clone() };
+        self.0.get(&place).map(held).unwrap_or_default()
+    }
+
+    /// From now on a stream is refused.
+    pub(crate) fn poison(&mut self, place: memory::Place, stream: &str) {
+        self.0.entry(place).or_default().poison.insert(stream.to_owned());
+    }
+
+    /// From now on nothing is refused any more.
+    pub(crate) fn mend(&mut self, place: memory::Place) {
+        if let Some(shelf) = self.0.get_mut(&place) {
+            shelf.poison.clear();
+        }
+    }
+
+    /// The streams that have parked events.
+    pub(crate) fn parked(&self, place: memory::Place) -> Vec<String> {
+        self.0
+            .get(&place)
+            .map(|shelf| shelf.first_parked().into_keys().collect())
+            .unwrap_or_default()
+    }
+
+    /// Applies a stream's oldest parked events.
+    pub(crate) fn redrive(
+        &mut self,
+        place: memory::Place,
+        from: Place,
+        (stream, rows): (&str, usize),
+    ) -> Result<Redriven, Failure> {
+        let shelf = self.0.entry(place).or_default();
+        if shelf.held.place != Some(from) {
+            return Err(Failure::Conflict);
+        }
+        if shelf.poison.contains(stream) {
+            return Err(refused(None));
+        }
+        let own = |(_, record): &(&i64, &Record)| identity(record).0 == stream;
+        let mut offsets: Vec<i64> =
+            shelf.parked.iter().filter(own).map(|(offset, _)| *offset).collect();
+        let has_more = offsets.len() > rows;
+        offsets.truncate(rows);
+        let mut events = 0;
+        for offset in offsets {
+            let record = shelf.parked.remove(&offset).unwrap();
+            events += shelf.take(&record);
+        }
+        Ok(Redriven { events, has_more })
     }
 
     pub(crate) fn rows(&self, place: memory::Place) -> BTreeMap<String, Row> {
@@ -61,7 +150,9 @@ impl Store {
         if clear {
             shelf.rows.clear();
         }
-        shelf.held = Held { place: Some(next), topic_id: Some(topic_id), rows_end: None };
+        let first = shelf.first_parked();
+        shelf.parked.retain(|_, record| first[identity(record).0] < next.next_offset);
+        shelf.held = Held { place: Some(next), topic_id: Some(topic_id), ..Held::default() };
         true
     }
 
@@ -81,15 +172,15 @@ impl Store {
             applied.next_offset = offset;
         }
         let records = batch.records.iter().filter(|record| record.offset < applied.next_offset);
+        if let Some(bad) = records.clone().find(|record| shelf.refuses(record)) {
+            // Some stores say which one they mean.
+            return Err(refused(Some(bad.offset).filter(|offset| offset % 2 == 0)));
+        }
         for record in records {
-            let (stream, sequence) = parse_event_key(record.key.as_deref().unwrap()).unwrap();
-            let row = shelf.rows.entry(stream.to_owned()).or_default();
-            // What a row has already is a repeat of a replay.
-            if sequence > row.version {
-                assert_eq!(sequence, row.version + 1, "a gap in front of {stream} in the rows");
-                row.follow(record);
-                applied.events += 1;
-            }
+            applied.events += shelf.take(record);
+        }
+        for parked in batch.parked_before(applied.next_offset) {
+            shelf.parked.insert(parked.record.offset, parked.record.clone());
         }
         shelf.held.place = Some(Place { next_offset: applied.next_offset, ..batch.from });
         Ok(applied)

@@ -96,7 +96,9 @@ impl Buffer {
             return None;
         }
         let batch = self.take_front(limits, rows);
-        self.since = (!self.records.is_empty()).then_some(now);
+        // What a smaller batch leaves behind has waited as long as the batch has.
+        let since = if rows < limits.rows { self.since } else { Some(now) };
+        self.since = since.filter(|_| !self.records.is_empty());
         Some(batch)
     }
 

@@ -203,7 +203,9 @@ impl Projector {
         self.committed = position.committed.as_ref().map(|found| found.offset);
         let before = match &decision {
             Decision::Reset { place, .. } => place.next_offset,
-            _ => i64::MAX,
+            Decision::Continue { .. } | Decision::Refuse(_) | Decision::LookBetween { .. } => {
+                i64::MAX
+            }
         };
         self.parking.load(&position.held, before);
         self.position = None;
@@ -451,5 +453,7 @@ impl Projector {
     }
 }
 
+#[cfg(test)]
+mod parking_tests;
 #[cfg(test)]
 mod tests;

@@ -152,7 +152,11 @@ impl Parking {
             [] => Verdict::Hopeless,
             [record] => {
                 let attempts = search.refusals;
-                self.park(record, refusal.cause, &refusal.reason, attempts)
+                search.suspect = Some(record.offset);
+                let verdict = self.park(record, refusal.cause, &refusal.reason, attempts);
+                // What was found before is put aside first, if this one has no room.
+                let is_first = batch.parked_before(record.offset).next().is_none();
+                if is_first || verdict != Verdict::Full { verdict } else { Verdict::TryAgain }
             }
             _ => Verdict::TryAgain,
         }

@@ -6,25 +6,26 @@ use super::*;
 use crate::engine::reset_protocol::Committed;
 use crate::kernel::projection::{Held, Obstacle};
 
-const LIMITS: Limits = Limits {
+pub(super) const LIMITS: Limits = Limits {
     rows: 3,
     bytes: 1_000_000,
     linger_us: 400,
     commit_every_us: 1_000,
     retry: Retry { first_us: 1_000, longest_us: 10_000, seed: 7 },
+    parked_streams: 2,
 };
 
-const TOPIC: Uuid = Uuid::from_u128(7);
+pub(super) const TOPIC: Uuid = Uuid::from_u128(7);
 
-fn at(moment: i64) -> Timestamp {
+pub(super) fn at(moment: i64) -> Timestamp {
     Timestamp(moment)
 }
 
-fn record(offset: i64) -> Record {
+pub(super) fn record(offset: i64) -> Record {
     Record { offset, timestamp_ms: offset, ..Record::default() }
 }
 
-fn place(epoch: u32, next_offset: i64) -> Place {
+pub(super) fn place(epoch: u32, next_offset: i64) -> Place {
     Place { epoch, epoch_start: 0, next_offset }
 }
 
@@ -33,7 +34,7 @@ fn metadata(place: Place) -> String {
 }
 
 /// The store holds `held`; Kafka has our commit of `committed`.
-fn position(held: Place, committed: Place) -> Input {
+pub(super) fn position(held: Place, committed: Place) -> Input {
     let metadata = metadata(committed);
     Input::PositionRead(Ok(Box::new(Position {
         cluster_id: "cluster".to_owned(),
@@ -41,12 +42,12 @@ fn position(held: Place, committed: Place) -> Input {
         log_start: 0,
         log_end: 1_000,
         committed: Some(Committed { offset: committed.next_offset, metadata }),
-        held: Held { place: Some(held), topic_id: Some(TOPIC), rows_end: None },
+        held: Held { place: Some(held), topic_id: Some(TOPIC), ..Held::default() },
     })))
 }
 
 /// A machine that reads from offset 10 on.
-fn ready() -> Projector {
+pub(super) fn ready() -> Projector {
     let mut machine = Projector::new(LIMITS);
     assert_eq!(machine.step(at(0), Input::Tick), Some(Action::ReadPosition));
     let seek = machine.step(at(0), position(place(0, 10), place(0, 10)));
@@ -56,20 +57,20 @@ fn ready() -> Projector {
     machine
 }
 
-fn offer(machine: &mut Projector, now: i64, offsets: impl IntoIterator<Item = i64>) {
+pub(super) fn offer(machine: &mut Projector, now: i64, offsets: impl IntoIterator<Item = i64>) {
     for offset in offsets {
         machine.offer(at(now), record(offset));
     }
 }
 
-fn offsets(action: Option<Action>) -> Vec<i64> {
+pub(super) fn offsets(action: Option<Action>) -> Vec<i64> {
     match action {
         Some(Action::Apply { batch }) => batch.records.iter().map(|found| found.offset).collect(),
         other => panic!("{other:?} is no batch"),
     }
 }
 
-fn applied(next_offset: i64) -> Input {
+pub(super) fn applied(next_offset: i64) -> Input {
     Input::Applied(Ok(Applied { next_offset, ..Applied::default() }))
 }
 

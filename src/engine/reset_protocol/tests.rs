@@ -25,7 +25,7 @@ fn position(held: Option<Place>, committed: Option<Committed>) -> Position {
         log_start: 10,
         log_end: 100,
         committed,
-        held: Held { topic_id: held.map(|_| TOPIC), place: held, rows_end: None },
+        held: Held { topic_id: held.map(|_| TOPIC), place: held, ..Held::default() },
     }
 }
 

@@ -279,11 +279,7 @@ impl<B: Blocks> ClickHouse<B> {
     }
 
     /// Folds records into one block.
-    async fn fold(
-        &self,
-        source: &Source,
-        batch: &Batch,
-    ) -> Result<(Applied, Block), Failure> {
+    async fn fold(&self, source: &Source, batch: &Batch) -> Result<(Applied, Block), Failure> {
         let epoch = batch.from.epoch;
         let bytes: usize = batch.records.iter().map(Record::byte_count).sum();
         let mut block = Block::new(self.blocks.columns(), bytes + bytes / 4);

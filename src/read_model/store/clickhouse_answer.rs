@@ -5,7 +5,7 @@ use ::clickhouse::error::Error as ClientError;
 /// Whether ClickHouse may answer differently later. What it says of a statement or of its rows it
 /// will say again; all else (away, busy, full, and whatever has no number of its own) may pass.
 #[must_use]
-pub fn is_transient(error: &ClientError) -> bool {
+pub(super) fn is_transient(error: &ClientError) -> bool {
     // Columns and their number, values that cannot be read, types, syntax, tables and databases
     // that are not there, functions, formats, settings, and rights.
     const LASTING: [u32; 30] = [
@@ -21,7 +21,7 @@ pub fn is_transient(error: &ClientError) -> bool {
 /// Whether ClickHouse refuses the rows that it was given, and might take others: a constraint, a
 /// value that does not fit, a check that somebody wrote.
 #[must_use]
-pub fn is_refusal(error: &ClientError) -> bool {
+pub(super) fn is_refusal(error: &ClientError) -> bool {
     // Values that cannot be read, are too large or out of range, a null where none may be, a
     // decimal that overflows, throwIf(), and a violated constraint.
     const ROWS: [u32; 14] = [6, 26, 27, 38, 41, 69, 70, 72, 131, 321, 349, 395, 407, 469];

@@ -260,7 +260,10 @@ impl<S: Store> Partitions<S> {
                 continue;
             }
             let since = *owned.full_since.get_or_insert(now);
-            let works = matches!(owned.machine.state(), State::Applying | State::Committing);
+            let works = matches!(
+                owned.machine.state(),
+                State::Applying | State::Committing | State::Redriving
+            );
             if owned.paused {
                 continue;
             }

@@ -142,7 +142,8 @@ struct WantedRow {
     stream: String,
 }
 
-pub(super) const EVENT: &str = "projection, generation, topic, partition, kafka_offset, event_time_ms,
+pub(super) const EVENT: &str =
+    "projection, generation, topic, partition, kafka_offset, event_time_ms,
     event_key, event_data, event_headers, error_code, error_message, attempts,
     toUnixTimestamp64Micro(created_at) AS created_us";
 
@@ -277,12 +278,7 @@ impl<'a> ParkedEvents<'a> {
         self.off_the_list(source, &which, Revision::Cleared.of(place.epoch)).await
     }
 
-    async fn off_the_list(
-        &self,
-        source: &Source,
-        which: &str,
-        revision: u64,
-    ) -> Result<(), Error> {
+    async fn off_the_list(&self, source: &Source, which: &str, revision: u64) -> Result<(), Error> {
         let (table, key) = (&self.table, "projection, generation, topic, partition, kafka_offset");
         let insert = format!(
             "INSERT INTO {table} ({key}, revision, is_gone)
@@ -381,7 +377,11 @@ impl<'a> ParkedEvents<'a> {
     }
 }
 
-pub(super) async fn fetch<T>(database: &Database, select: &str, action: &str) -> Result<Vec<T>, Error>
+pub(super) async fn fetch<T>(
+    database: &Database,
+    select: &str,
+    action: &str,
+) -> Result<Vec<T>, Error>
 where
     T: ::clickhouse::RowOwned + ::clickhouse::RowRead,
 {

@@ -47,6 +47,26 @@ impl Database {
         Ok(rows.into_iter().map(letter).collect())
     }
 
+    /// How many such events are parked, and how many of them are still to be tried.
+    ///
+    /// # Errors
+    /// ClickHouse does not answer.
+    pub async fn left_parked(&self, filter: &Filter) -> Result<(u64, u64), Error> {
+        if !self.has_parked().await? {
+            return Ok((0, 0));
+        }
+        let name = self.name();
+        let select = format!(
+            "SELECT count() AS parked, countIf((projection, generation, topic, partition, stream)
+                 IN (SELECT projection, generation, topic, partition, stream
+                     FROM {name}.failed_event_request {WANTED})) AS wanted
+             FROM {name}.failed_event FINAL WHERE {}",
+            matching(filter)
+        );
+        let found: Vec<(u64, u64)> = fetch(self, &select, "counting the parked events").await?;
+        Ok(found.first().copied().unwrap_or_default())
+    }
+
     /// Asks the projection to try parked events again; says how many those are.
     ///
     /// # Errors

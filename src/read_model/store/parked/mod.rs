@@ -189,17 +189,15 @@ mod tests {
         let records = (0..).zip(&["acc-1", "acc-17", "acc-7", "acc-17"]).map(record).collect();
         let batch = Batch { records, ..Batch::default() };
         let refused = |reason: &str| {
-            let refusal = Refusal {
-                cause: Cause::StoreRefused,
-                reason: reason.to_owned(),
-                suspect: None,
-            };
+            let refusal =
+                Refusal { cause: Cause::StoreRefused, reason: reason.to_owned(), suspect: None };
             match pointed_out(Failure::Refused(refusal), &batch) {
                 Failure::Refused(refusal) => (refusal.suspect, refusal.reason),
                 other => panic!("{other:?}"),
             }
         };
-        let postgres = "violates check constraint \"x\"\nDETAIL: Failing row contains (acc-17, ada)";
+        let postgres =
+            "violates check constraint \"x\"\nDETAIL: Failing row contains (acc-17, ada)";
         let told = "violates check constraint \"x\"".to_owned();
         assert_eq!(refused(postgres), (Some(1), told));
         let clickhouse = "is violated at row 3. Column values: aggregate_id = 'acc-7'";

@@ -77,7 +77,8 @@ impl ParkedEvents {
             all().map(|record| headers_to_json(&record.headers).to_string()).collect();
         let codes: Vec<&str> = parked.iter().map(|parked| parked.cause.as_str()).collect();
         let errors: Vec<String> = parked.iter().map(|parked| without_nul(&parked.error)).collect();
-        let attempts: Vec<i32> = parked.iter().map(|parked| parked.attempts.cast_signed()).collect();
+        let attempts: Vec<i32> =
+            parked.iter().map(|parked| parked.attempts.cast_signed()).collect();
         let mut values_of = self.key(source);
         values_of.extend::<Params<'_>>(vec![
             &streams, &sequences, &offsets, &times, &types, &keys, &values, &headers, &codes,
@@ -214,8 +215,9 @@ impl ParkedEvents {
         let values: Params<'_> = vec![&self.projection, &self.generation];
         for row in client.query(&wanted, &values).await.map_err(failed())? {
             let (topic, partition): (String, i32) = (row.get("topic"), row.get("partition"));
-            let count =
-                counts.iter_mut().find(|count| count.topic == topic && count.partition == partition);
+            let count = counts
+                .iter_mut()
+                .find(|count| count.topic == topic && count.partition == partition);
             let stream = parse_event_key(row.get("event_key")).map(|(stream, _)| stream.to_owned());
             if let (Some(count), Some(stream)) = (count, stream) {
                 count.wanted.push(stream);
@@ -298,6 +300,29 @@ impl Database {
             client.query(&select, &[&filter.projection, &filter.topic, &stream, &limit]).await;
         let rows = rows.map_err(Error::postgres("reading the parked events"));
         Ok(none_without_table(rows)?.iter().map(letter).collect())
+    }
+
+    /// How many such events are parked, and how many of them are still to be tried.
+    ///
+    /// # Errors
+    /// Postgres does not answer.
+    pub async fn left_parked(&self, filter: &Filter) -> Result<(u64, u64), Error> {
+        let select = format!(
+            "SELECT count(*) AS parked, count(redrive_requested_at) AS wanted FROM {}
+             WHERE ($1::text IS NULL OR projection = $1) AND ($2::text IS NULL OR topic = $2)
+               AND ($3::text IS NULL OR stream = $3)",
+            self.failed_event()
+        );
+        let stream = filter.stream.as_deref().map(without_nul);
+        let client = self.client().await?;
+        let rows = client.query(&select, &[&filter.projection, &filter.topic, &stream]).await;
+        let rows = rows.map_err(Error::postgres("counting the parked events"));
+        let number = |row: &Row, name: &str| row.get::<_, i64>(name).cast_unsigned();
+        let rows = none_without_table(rows)?;
+        Ok(rows
+            .first()
+            .map(|row| (number(row, "parked"), number(row, "wanted")))
+            .unwrap_or_default())
     }
 
     /// Asks the projection to try parked events again; says how many those are.

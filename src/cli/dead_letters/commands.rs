@@ -1,0 +1,292 @@
+//! Commands in the dead-letters topics: records -> tables, and a command on its way again.
+
+use std::collections::VecDeque;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+
+use super::{Exit, Output};
+use crate::clock;
+use crate::config::Config;
+use crate::kernel::message::{Headers, Record};
+use crate::kernel::stream::{Kind, partition_of};
+use crate::log::kafka;
+use crate::log::kafka::partition_reader::{PartitionReader, Start, Visit};
+use crate::log::kafka::sender::Sender;
+use crate::read_model::store::parked::headers_to_json;
+use crate::topics;
+
+/// What a dead letter has beside the headers of its source.
+const ADDED: [&str; 9] = [
+    "error_code",
+    "error_message",
+    "source_topic",
+    "source_partition",
+    "source_offset",
+    "component",
+    "attempts",
+    "failed_at",
+    "value_bytes",
+];
+
+/// A dead letter and where it stands.
+struct Letter {
+    aggregate: String,
+    partition: i32,
+    record: Record,
+}
+
+impl Letter {
+    fn text(&self, name: &str) -> &str {
+        self.record.headers.text(name).unwrap_or_default()
+    }
+
+    fn place(&self) -> String {
+        let kind = Kind::DeadLetters.as_str();
+        format!("{}.{kind}/{}/{}", self.aggregate, self.partition, self.record.offset)
+    }
+
+    /// Projections' letters stand in the same topics: their events are listed from the stores.
+    fn is_command(&self) -> bool {
+        self.text("source_topic").ends_with(Kind::Commands.as_str())
+    }
+
+    fn key(&self) -> String {
+        String::from_utf8_lossy(self.record.key.as_deref().unwrap_or_default()).into_owned()
+    }
+
+    /// The value as text, if it is some: JSON is, Avro is told by its bytes.
+    fn value(&self) -> Value {
+        match self.record.value.as_deref() {
+            None => Value::Null,
+            Some(bytes) => std::str::from_utf8(bytes).map_or_else(
+                |_| json!({"hex": bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()}),
+                Value::from,
+            ),
+        }
+    }
+
+    fn as_json(&self, whole: bool) -> Value {
+        let mut value = json!({
+            "kind": "command",
+            "place": self.place(),
+            "key": self.key(),
+            "error_code": self.text("error_code"),
+            "error_message": self.text("error_message"),
+            "component": self.text("component"),
+            "attempts": self.text("attempts").parse::<u32>().ok(),
+            "failed_at": self.text("failed_at"),
+            "command_id": self.record.headers.text("ce_id"),
+            "source_topic": self.text("source_topic"),
+            "source_partition": self.text("source_partition").parse::<i32>().ok(),
+            "source_offset": self.text("source_offset").parse::<i64>().ok(),
+        });
+        if let (true, Some(object)) = (whole, value.as_object_mut()) {
+            object.insert("headers".to_owned(), headers_to_json(&self.record.headers));
+            object.insert("value".to_owned(), self.value());
+        }
+        value
+    }
+}
+
+pub(super) async fn list(
+    config: &Config,
+    aggregate: Option<&str>,
+    limit: usize,
+    output: Output,
+) -> anyhow::Result<()> {
+    let declared = topics::declared(&config.namespace)?;
+    let topics = declared.into_iter().filter(|topic| topic.kind == Some(Kind::DeadLetters));
+    let topics: Vec<(String, String)> = topics
+        .map(|topic| (topic.aggregate().to_owned(), topic.name.clone()))
+        .filter(|(name, _)| aggregate.is_none_or(|wanted| wanted == name))
+        .collect();
+    let spinner = output.spinner("reading the dead-letters topics");
+    let kafka = config.kafka.clone();
+    let letters = tokio::task::spawn_blocking(move || read_all(&kafka, &topics, limit)).await??;
+    spinner.finish_and_clear();
+    for letter in &letters {
+        output.json(&letter.as_json(false))?;
+    }
+    if letters.is_empty() {
+        output.line("no dead letters of commands");
+        return Ok(());
+    }
+    let header = ["command's place", "key", "error", "failed at", "message"];
+    output.table(
+        header,
+        letters.iter().map(|letter| {
+            let message = letter.text("error_message").lines().next().unwrap_or_default();
+            [
+                letter.place(),
+                letter.key().chars().take(60).collect(),
+                letter.text("error_code").to_owned(),
+                letter.text("failed_at").to_owned(),
+                message.chars().take(120).collect(),
+            ]
+        }),
+    );
+    Ok(())
+}
+
+/// The newest dead letters of commands of each topic.
+fn read_all(
+    config: &crate::config::Kafka,
+    topics: &[(String, String)],
+    limit: usize,
+) -> Result<Vec<Letter>, kafka::Error> {
+    let sender = Sender::open(config)?;
+    let mut letters = Vec::new();
+    for (aggregate, topic) in topics {
+        let mut newest = VecDeque::new();
+        for partition in 0..sender.partition_count(topic)? {
+            let mut reader = PartitionReader::open(config, topic, partition, Start::Beginning)?;
+            reader.to_end(|record| {
+                let letter = Letter { aggregate: aggregate.clone(), partition, record };
+                if letter.is_command() {
+                    newest.push_back(letter);
+                }
+                // Room for one partition's more, so that sorting by time drops the oldest.
+                if newest.len() > limit.saturating_mul(2) {
+                    keep_newest(&mut newest, limit);
+                }
+                Visit::Continue
+            })?;
+        }
+        keep_newest(&mut newest, limit);
+        letters.extend(newest);
+    }
+    Ok(letters)
+}
+
+fn keep_newest(letters: &mut VecDeque<Letter>, limit: usize) {
+    letters.make_contiguous().sort_by_key(|letter| letter.record.timestamp_ms);
+    letters.drain(..letters.len().saturating_sub(limit));
+}
+
+/// Reads the dead letter that stands there.
+async fn find(
+    config: &Config,
+    aggregate: &str,
+    partition: i32,
+    offset: i64,
+) -> anyhow::Result<Letter> {
+    let kind = Kind::DeadLetters.as_str();
+    let topic = config.namespace.dotted(&format!("{aggregate}.{kind}"));
+    let (kafka, name) = (config.kafka.clone(), topic.clone());
+    let read = tokio::task::spawn_blocking(move || {
+        let mut reader = PartitionReader::open(&kafka, &name, partition, Start::At(offset))?;
+        let mut found = None;
+        reader.to_end(|record| {
+            found = Some(record);
+            Visit::Stop
+        })?;
+        Ok::<_, kafka::Error>(found)
+    });
+    let record = read.await??.filter(|record| record.offset == offset);
+    let record = record.with_context(|| {
+        format!("{topic} partition {partition} has no dead letter at offset {offset}")
+    })?;
+    Ok(Letter { aggregate: aggregate.to_owned(), partition, record })
+}
+
+pub(super) async fn show(
+    config: &Config,
+    aggregate: &str,
+    partition: i32,
+    offset: i64,
+    output: Output,
+) -> anyhow::Result<Exit> {
+    let letter = find(config, aggregate, partition, offset).await?;
+    output.json(&letter.as_json(true))?;
+    let mut rows = vec![
+        ["place".to_owned(), letter.place()],
+        ["key".to_owned(), letter.key()],
+        [
+            "value".to_owned(),
+            letter.value().as_str().map_or_else(|| letter.value().to_string(), str::to_owned),
+        ],
+    ];
+    rows.extend(letter.record.headers.iter().map(|(name, value)| {
+        let value = value.map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+        [format!("  {name}"), value]
+    }));
+    output.table(["dead letter", ""], rows);
+    Ok(Exit::Done)
+}
+
+pub(super) async fn redrive(
+    config: &Config,
+    aggregate: &str,
+    partition: i32,
+    offset: i64,
+    output: Output,
+) -> anyhow::Result<Exit> {
+    let letter = find(config, aggregate, partition, offset).await?;
+    let place = letter.place();
+    if !letter.is_command() {
+        bail!("{place} is an event: name its stream, as `millrace dead-letters list` shows it");
+    }
+    let headers = &letter.record.headers;
+    if headers.get("origin").is_some() {
+        bail!(
+            "{place} comes from a process manager, which sends it again itself: see `millrace sagas list`"
+        );
+    }
+    let (Some(key), Some(value)) = (&letter.record.key, &letter.record.value) else {
+        bail!(
+            "{place} is not whole (a command without key or value, or one that was too large): \
+               send it anew with `millrace send`"
+        );
+    };
+    let topic = letter.text("source_topic").to_owned();
+    let command_id = clock::new_id();
+    let headers = again(headers, &command_id.to_string());
+    let kafka = config.kafka.clone();
+    let sender = tokio::task::spawn_blocking(move || Sender::open(&kafka)).await??;
+    let count = sender.partition_count(&topic)?;
+    let partition = std::str::from_utf8(key).map_or(partition, |id| partition_of(id, count));
+    let sent = sender.send(&topic, partition, key, value, &headers).await?;
+    output.json(&json!({
+        "command_id": command_id, "topic": topic, "partition": sent.partition,
+        "offset": sent.offset,
+    }))?;
+    output.line(format!(
+        "sent again as {command_id} to {topic}, partition {}, offset {}",
+        sent.partition, sent.offset
+    ));
+    Ok(Exit::Done)
+}
+
+/// The headers of a command that is sent again: its own, a new id, and what it follows on.
+fn again(headers: &Headers, command_id: &str) -> Headers {
+    let mut again = Headers::default();
+    for (name, value) in headers.iter() {
+        if name != "ce_id" && !ADDED.contains(&name) {
+            again.push_optional(name, value);
+        }
+    }
+    if let (Some(first), None) = (headers.get("ce_id"), headers.get("causation_id")) {
+        again.push("causation_id", first);
+    }
+    again.push("ce_id", command_id);
+    again
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_goes_out_with_its_own_headers_and_a_new_id() {
+        let mut headers = Headers::default();
+        for (name, value) in [("ce_id", "one"), ("actor", "ada"), ("error_code", "MissingField")] {
+            headers.push(name, value);
+        }
+        let again = again(&headers, "two");
+        assert_eq!(again.text("ce_id"), Some("two"));
+        assert_eq!(again.text("causation_id"), Some("one"));
+        assert_eq!(again.text("actor"), Some("ada"));
+        assert_eq!(again.len(), 3);
+    }
+}

@@ -1,0 +1,306 @@
+//! Events that a store refuses: parked with what follows of their stream, told as dead letters, and
+//! brought back in order. The poison is what operators meet: a constraint in the read model.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use millrace::kernel::stream::parse_event_key;
+use millrace::read_model::store::parked::{Filter, Letter};
+use millrace::runtime::projection::Projection;
+
+use super::{at_the_end, dump};
+use crate::bank::{Bank, Written};
+use crate::expected::{assert_clickhouse, assert_postgres};
+use crate::stack::{PARTITIONS, Stack, until};
+
+const POSTGRES: &str = "postgres.banking";
+const CLICKHOUSE: &str = "clickhouse.banking";
+
+fn filter(projection: &str) -> Filter {
+    Filter { projection: Some(projection.to_owned()), limit: 1_000_000, ..Filter::default() }
+}
+
+/// What a projection has parked, by place in the log.
+pub(crate) async fn parked(stack: &Stack, projection: &str) -> Vec<Letter> {
+    let filter = filter(projection);
+    if projection == POSTGRES {
+        stack.database().list_parked(&filter).await.unwrap()
+    } else {
+        stack.events().list_parked(&filter).await.unwrap()
+    }
+}
+
+/// Asks for everything that is parked, and waits until it was tried.
+async fn redrive(stack: &Stack, projection: &str) -> u64 {
+    let filter = filter(projection);
+    let asked = if projection == POSTGRES {
+        stack.database().want_parked(&filter).await.unwrap()
+    } else {
+        stack.events().want_parked(&filter).await.unwrap()
+    };
+    until("what is parked was tried again", || async {
+        let (_, wanted) = if projection == POSTGRES {
+            stack.database().left_parked(&filter).await.unwrap()
+        } else {
+            stack.events().left_parked(&filter).await.unwrap()
+        };
+        wanted == 0
+    })
+    .await;
+    asked
+}
+
+/// Makes the read model refuse the rows of some accounts.
+async fn poison(stack: &Stack, projection: &str, is_bad: &str) {
+    alter(stack, projection, &format!("ADD CONSTRAINT poison CHECK NOT ({is_bad})")).await;
+}
+
+async fn mend(stack: &Stack, projection: &str) {
+    alter(stack, projection, "DROP CONSTRAINT poison").await;
+}
+
+async fn alter(stack: &Stack, projection: &str, what: &str) {
+    if projection == POSTGRES {
+        let schema = stack.config.namespace.underscored("banking_g1");
+        let what = what.replace("CHECK NOT (", "CHECK (NOT ").replace("{id}", "account_id");
+        let alter = format!("ALTER TABLE {schema}.account_summary {what}");
+        stack.database().client().await.unwrap().batch_execute(&alter).await.unwrap();
+    } else {
+        let database = stack.events();
+        let what = what.replace("{id}", "aggregate_id");
+        let alter = format!("ALTER TABLE {}.banking_event_g1 {what}", database.name());
+        database.client().query_raw(&alter).execute().await.unwrap();
+    }
+}
+
+async fn start(stack: &Stack, projection: &str) -> Projection {
+    if projection == POSTGRES {
+        stack.project_to_postgres().await
+    } else {
+        stack.project_to_clickhouse().await
+    }
+}
+
+async fn stop(projection: Projection) {
+    tokio::task::spawn_blocking(move || drop(projection)).await.unwrap();
+}
+
+async fn assert_rows(stack: &Stack, projection: &str, log: &[Written]) {
+    if projection == POSTGRES {
+        assert_postgres(stack, log).await;
+    } else {
+        assert_clickhouse(stack, log).await;
+    }
+}
+
+fn without(log: &[Written], account_id: &str) -> Vec<Written> {
+    log.iter().filter(|written| written.account_id != account_id).cloned().collect()
+}
+
+fn of(log: &[Written], account_id: &str) -> Vec<u64> {
+    let own = log.iter().filter(|written| written.account_id == account_id);
+    own.map(|written| written.sequence).collect()
+}
+
+/// The dead letters' sources, and what each says: partition, offset, error code.
+fn letters(stack: &Stack, projection: &str) -> Vec<(i32, i64, String)> {
+    let mut found = Vec::new();
+    for partition in 0..PARTITIONS {
+        for letter in stack.read_topic(&stack.letters_topic(), partition, 0) {
+            let text = |name: &str| letter.headers.text(name).unwrap().to_owned();
+            assert_eq!(text("component"), projection);
+            assert_eq!(text("source_topic"), stack.topic);
+            assert_eq!(text("source_partition"), partition.to_string());
+            let offset: i64 = text("source_offset").parse().unwrap();
+            let source = stack.read(partition, offset).swap_remove(0);
+            assert_eq!((source.offset, &source.key), (offset, &letter.key));
+            assert_eq!(source.value, letter.value, "the bytes are untouched");
+            assert_eq!(source.headers.text("ce_id"), letter.headers.text("ce_id"));
+            found.push((partition, offset, text("error_code")));
+        }
+    }
+    found
+}
+
+async fn a_refused_stream(name: &str, projection: &str) {
+    let stack = Stack::new(name).await;
+    let mut bank = Bank::new(&stack, 21);
+    bank.work(300, 12);
+    let running = start(&stack, projection).await;
+    at_the_end(&stack, &running).await;
+    assert_rows(&stack, projection, &bank.log).await;
+    let before = bank.log.len();
+
+    poison(&stack, projection, "{id} = 'acc-3'").await;
+    bank.work(200, 12);
+    at_the_end(&stack, &running).await;
+    // The others are as they should be, and the bad one as it was.
+    let healthy = |log: &[Written]| -> Vec<Written> {
+        let late =
+            |(index, written): &(usize, &Written)| *index < before || written.account_id != "acc-3";
+        log.iter().enumerate().filter(late).map(|(_, written)| written.clone()).collect()
+    };
+    assert_rows(&stack, projection, &healthy(&bank.log)).await;
+
+    // A new owner knows what is parked; more comes behind it.
+    stop(running).await;
+    let running = start(&stack, projection).await;
+    bank.work(200, 12);
+    at_the_end(&stack, &running).await;
+    assert_rows(&stack, projection, &healthy(&bank.log)).await;
+    let all = parked(&stack, projection).await;
+    let sequences: Vec<u64> = all.iter().map(|letter| letter.sequence).collect();
+    assert!(sequences.len() > 5 && sequences == of(&bank.log[before..], "acc-3"), "{sequences:?}");
+    assert!(all.iter().all(|letter| letter.stream == "acc-3"));
+    assert_eq!(
+        (all[0].error_code.as_str(), all[1].error_code.as_str()),
+        ("StoreRefused", "BehindParked")
+    );
+    assert!(all[0].attempts > 0 && all[0].error.contains("poison"), "{}", all[0].error);
+    let told: BTreeSet<_> = letters(&stack, projection).into_iter().map(|(_, at, _)| at).collect();
+    let offsets: BTreeSet<_> = all.iter().map(|letter| letter.record.offset).collect();
+    assert_eq!(told, offsets, "a dead letter for each");
+
+    // Too early: nothing is lost, and why is told.
+    redrive(&stack, projection).await;
+    let again = parked(&stack, projection).await;
+    assert_eq!(again.len(), all.len());
+    assert!(again[0].attempts > all[0].attempts);
+
+    mend(&stack, projection).await;
+    let asked = redrive(&stack, projection).await;
+    assert_eq!(usize::try_from(asked).unwrap(), all.len());
+    assert!(parked(&stack, projection).await.is_empty());
+    bank.work(100, 12);
+    at_the_end(&stack, &running).await;
+    assert_rows(&stack, projection, &bank.log).await;
+    stop(running).await;
+
+    // The same as a clean rebuild.
+    let rows = if projection == POSTGRES { dump(&stack).await } else { Vec::new() };
+    stack.reset_offsets(projection.split('.').next().unwrap(), &["--to-earliest"]);
+    let running = start(&stack, projection).await;
+    at_the_end(&stack, &running).await;
+    assert_rows(&stack, projection, &bank.log).await;
+    if projection == POSTGRES {
+        assert_eq!(dump(&stack).await, rows);
+    }
+    stop(running).await;
+    stack.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_postgres_refuses_is_parked_and_comes_back_in_order() {
+    a_refused_stream("refusedp", POSTGRES).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_clickhouse_refuses_is_parked_and_comes_back_in_order() {
+    a_refused_stream("refusedc", CLICKHOUSE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_tries_again_what_was_parked() {
+    let stack = Stack::new("parkreplay").await;
+    let mut bank = Bank::new(&stack, 22);
+    bank.work(100, 8);
+    for projection in [POSTGRES, CLICKHOUSE] {
+        let running = start(&stack, projection).await;
+        at_the_end(&stack, &running).await;
+        stop(running).await;
+        poison(&stack, projection, "{id} = 'acc-3' OR {id} = 'acc-5'").await;
+    }
+    bank.work(200, 8);
+    for projection in [POSTGRES, CLICKHOUSE] {
+        let running = start(&stack, projection).await;
+        at_the_end(&stack, &running).await;
+        stop(running).await;
+        let streams: BTreeSet<String> =
+            parked(&stack, projection).await.into_iter().map(|letter| letter.stream).collect();
+        assert_eq!(streams.len(), 2, "{projection}: {streams:?}");
+        let store = projection.split('.').next().unwrap();
+
+        // Still refused, from their first event on: parked again, once each.
+        stack.reset_offsets(store, &["--to-earliest"]);
+        let running = start(&stack, projection).await;
+        at_the_end(&stack, &running).await;
+        let healthy = without(&without(&bank.log, "acc-3"), "acc-5");
+        let all = parked(&stack, projection).await;
+        if projection == POSTGRES {
+            assert_eq!(all.len(), bank.log.len() - healthy.len());
+            assert_rows(&stack, projection, &healthy).await;
+        }
+        stop(running).await;
+
+        // From the middle: a stream that is parked stays so.
+        mend(&stack, projection).await;
+        stack.reset_offsets(store, &["--shift-by", "-20"]);
+        let running = start(&stack, projection).await;
+        at_the_end(&stack, &running).await;
+        assert_eq!(parked(&stack, projection).await.len(), all.len());
+        stop(running).await;
+
+        // From the start: nothing is parked any more.
+        stack.reset_offsets(store, &["--to-earliest"]);
+        let running = start(&stack, projection).await;
+        at_the_end(&stack, &running).await;
+        assert!(parked(&stack, projection).await.is_empty());
+        assert_rows(&stack, projection, &bank.log).await;
+        stop(running).await;
+    }
+    stack.clean().await;
+}
+
+/// How long a projection takes for the whole log, and how many events it has parked then.
+async fn timed(stack: &Stack, log: &[Written]) -> (Duration, usize) {
+    stack.reset_offsets("postgres", &["--to-earliest"]);
+    let started = Instant::now();
+    let running = stack.project_to_postgres().await;
+    at_the_end(stack, &running).await;
+    let elapsed = started.elapsed();
+    stop(running).await;
+    let parked = parked(stack, POSTGRES).await;
+    assert!(parked.len() < log.len());
+    (elapsed, parked.len())
+}
+
+/// One stream in a hundred is refused. The first pass has to find them; once they are parked the
+/// others hardly notice. What is printed is measured; the bounds are wide, for a busy machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_poisoned_stream_in_a_hundred_slows_the_others_little() {
+    const ACCOUNTS: usize = 2_000;
+    const DEPOSITS: usize = 10;
+    let stack = Stack::new("poison").await;
+    let mut bank = Bank::new(&stack, 23);
+    bank.open_and_deposit(ACCOUNTS, DEPOSITS);
+    let running = stack.project_to_postgres().await;
+    at_the_end(&stack, &running).await;
+    stop(running).await;
+    let (clean, none) = timed(&stack, &bank.log).await;
+    assert_eq!(none, 0);
+    poison(&stack, POSTGRES, "{id} LIKE 'many-%00'").await;
+    let (searching, parked_events) = timed(&stack, &bank.log).await;
+    assert_eq!(parked_events, (ACCOUNTS / 100 - 1) * (DEPOSITS + 1));
+
+    // Everything that is bad is known by now.
+    let running = stack.project_to_postgres().await;
+    let started = Instant::now();
+    bank.open_and_deposit(ACCOUNTS, DEPOSITS);
+    let written = started.elapsed();
+    at_the_end(&stack, &running).await;
+    stop(running).await;
+    println!(
+        "{} events, 1 % poison: clean {clean:?}, while it is found {searching:?}; \
+         {written:?} to write as much again",
+        bank.log.len()
+    );
+    let streams: BTreeSet<String> = parked(&stack, POSTGRES)
+        .await
+        .iter()
+        .filter_map(|letter| parse_event_key(letter.record.key.as_deref()?))
+        .map(|(stream, _)| stream.to_owned())
+        .collect();
+    assert_eq!(streams.len(), ACCOUNTS / 100 - 1);
+    assert!(searching < clean * 5 + Duration::from_secs(10), "{searching:?} against {clean:?}");
+    stack.clean().await;
+}
