@@ -127,7 +127,7 @@ pub struct Applied {
 /// What came of parked events that were tried again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Redriven {
-    /// How many are applied and no longer parked.
+    /// How many are applied and off the list; none, if it is too early for them.
     pub events: u64,
     /// Whether the stream has more that are parked.
     pub has_more: bool,

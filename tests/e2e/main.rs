@@ -16,6 +16,7 @@
 mod bad_input;
 mod clients;
 mod compaction;
+mod dead_letters;
 mod doors;
 #[allow(dead_code, reason = "tests/chaos and tests/faults use the rest")]
 mod harness;

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 
 use super::Refusal;
 use crate::kernel::message::Record;
@@ -18,7 +18,8 @@ use crate::kernel::stream::parse_event_key;
 /// The parked streams of one partition, and the search for the next one.
 #[derive(Debug)]
 pub(super) struct Parking {
-    streams: HashSet<String>,
+    /// Each with the offset of its first parked event.
+    streams: HashMap<String, i64>,
     /// The events that were found, by offset, until they are put aside for good.
     found: BTreeMap<i64, Found>,
     search: Option<Search>,
@@ -59,7 +60,7 @@ pub(super) enum Verdict {
 
 impl Parking {
     pub(super) fn new(rows_max: usize, streams_max: usize) -> Self {
-        let streams = HashSet::new();
+        let streams = HashMap::new();
         let found = BTreeMap::new();
         Self { streams, found, search: None, rows: rows_max, rows_max, streams_max }
     }
@@ -68,7 +69,7 @@ impl Parking {
     /// others will be read again from their first parked event on.
     pub(super) fn load(&mut self, held: &Held, before: i64) {
         let stay = held.parked.iter().filter(|(_, first)| **first < before);
-        self.streams = stay.map(|(stream, _)| stream.clone()).collect();
+        self.streams = stay.map(|(stream, first)| (stream.clone(), *first)).collect();
     }
 
     /// Forgets the search: what was being looked for may come from elsewhere now.
@@ -79,8 +80,12 @@ impl Parking {
 
     /// Holds on to the streams of a batch that will be tried again as it is.
     pub(super) fn keep(&mut self, batch: &Batch) {
-        let streams = batch.parked.iter().filter_map(|parked| stream_of(&parked.record));
-        self.streams.extend(streams.map(str::to_owned));
+        for record in batch.parked.iter().map(|parked| &parked.record) {
+            if let Some(stream) = stream_of(record) {
+                let first = self.streams.entry_ref(stream).or_insert(record.offset);
+                *first = record.offset.min(*first);
+            }
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -88,7 +93,7 @@ impl Parking {
     }
 
     pub(super) fn contains(&self, stream: &str) -> bool {
-        self.streams.contains(stream)
+        self.streams.contains_key(stream)
     }
 
     pub(super) fn remove(&mut self, stream: &str) {
@@ -114,9 +119,11 @@ impl Parking {
         let mut apply = Vec::with_capacity(records.len());
         let mut parked = Vec::new();
         for record in records {
-            // The tombstone of an erased event changes nothing.
-            let is_parked = record.value.is_some()
-                && stream_of(&record).is_some_and(|stream| self.streams.contains(stream));
+            // What stands before a stream's first parked event may be read again; the tombstone of an
+            // erased event changes nothing.
+            let first = stream_of(&record).and_then(|stream| self.streams.get(stream));
+            let is_parked =
+                record.value.is_some() && first.is_some_and(|first| *first <= record.offset);
             if is_parked {
                 parked.push(self.put_aside(record));
             } else {
@@ -174,7 +181,7 @@ impl Parking {
         if self.streams.len() >= self.streams_max {
             return Verdict::Full;
         }
-        self.streams.insert(stream.to_owned());
+        self.streams.insert(stream.to_owned(), record.offset);
         self.found.insert(record.offset, Found { cause, error: error.to_owned(), attempts });
         if let Some(search) = self.search.take() {
             self.rows = (search.rows / 2).clamp(1, self.rows_max);

@@ -70,7 +70,10 @@ impl Projector {
             Ok(redriven) => {
                 self.state = State::Ready;
                 self.attempts = 0;
-                if !redriven.has_more {
+                if redriven.has_more && redriven.events == 0 {
+                    // They stand behind the place: somebody asks again when it has passed them.
+                    self.redrives.end();
+                } else if !redriven.has_more {
                     if let Some(stream) = self.redrives.streams.front() {
                         self.parking.remove(stream);
                     }

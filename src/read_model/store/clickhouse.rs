@@ -377,6 +377,7 @@ impl<B: Blocks> Store for ClickHouse<B> {
     }
 
     /// The rows first: what is applied and still on the list is applied once more, into the same.
+    /// Only what stands before the place: the rows' end says how far the partition is.
     async fn redrive(
         &self,
         source: &Source,
@@ -386,8 +387,9 @@ impl<B: Blocks> Store for ClickHouse<B> {
     ) -> Result<Redriven, Failure> {
         let parked = self.parked_events();
         let mut records = parked.oldest(source, stream, rows.saturating_add(1)).await?;
-        let has_more = records.len() > rows;
+        let all = records.len();
         records.truncate(rows);
+        records.retain(|record| record.offset < from.next_offset);
         let batch = Batch { from, records, ..Batch::default() };
         let (applied, block) = self.fold(source, &batch).await?;
         let done: Vec<i64> = batch.records.iter().map(|record| record.offset).collect();
@@ -402,11 +404,11 @@ impl<B: Blocks> Store for ClickHouse<B> {
             inserted.map_err(|error| pointed_out(error.into(), &batch))?;
         }
         parked.delete(source, from, done).await?;
-        let has_more = has_more || done.len() < batch.records.len();
+        let has_more = done.len() < all;
         if !has_more {
             parked.handled(source, stream).await?;
         }
-        Ok(Redriven { events: applied.events + applied.passed_over, has_more })
+        Ok(Redriven { events: done.len() as u64, has_more })
     }
 
     async fn keep(&self, source: &Source, stream: &str, refusal: &Refusal) -> Result<(), Error> {

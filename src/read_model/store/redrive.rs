@@ -60,7 +60,9 @@ impl<R: Rows> Postgres<R> {
         let end = if first.is_some() { applied.next_offset } else { from.next_offset };
         let has_more = parked.delete(&transaction, source, stream, end).await.map_err(failed())?;
         transaction.commit().await.map_err(failed())?;
-        Ok(Redriven { events: applied.events + applied.passed_over, has_more })
+        let offsets = batch.records.iter().map(|record| record.offset);
+        let events = offsets.filter(|offset| *offset < end).count() as u64;
+        Ok(Redriven { events, has_more })
     }
 }
 
