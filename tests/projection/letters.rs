@@ -8,7 +8,7 @@ use millrace::kernel::stream::parse_event_key;
 use millrace::read_model::store::parked::{Filter, Letter};
 use millrace::runtime::projection::Projection;
 
-use super::{at_the_end, dump};
+use super::at_the_end;
 use crate::bank::{Bank, Written};
 use crate::expected::{assert_clickhouse, assert_postgres};
 use crate::stack::{PARTITIONS, Stack, until};
@@ -50,9 +50,16 @@ async fn redrive(stack: &Stack, projection: &str) -> u64 {
     asked
 }
 
-/// Makes the read model refuse the rows of some accounts.
+/// Makes the read model refuse the rows of some accounts from now on.
 async fn poison(stack: &Stack, projection: &str, is_bad: &str) {
-    alter(stack, projection, &format!("ADD CONSTRAINT poison CHECK NOT ({is_bad})")).await;
+    let is_bad =
+        is_bad.replace("{id}", if projection == POSTGRES { "account_id" } else { "aggregate_id" });
+    let constraint = if projection == POSTGRES {
+        format!("ADD CONSTRAINT poison CHECK (NOT ({is_bad})) NOT VALID")
+    } else {
+        format!("ADD CONSTRAINT poison CHECK NOT ({is_bad})")
+    };
+    alter(stack, projection, &constraint).await;
 }
 
 async fn mend(stack: &Stack, projection: &str) {
@@ -62,12 +69,10 @@ async fn mend(stack: &Stack, projection: &str) {
 async fn alter(stack: &Stack, projection: &str, what: &str) {
     if projection == POSTGRES {
         let schema = stack.config.namespace.underscored("banking_g1");
-        let what = what.replace("CHECK NOT (", "CHECK (NOT ").replace("{id}", "account_id");
         let alter = format!("ALTER TABLE {schema}.account_summary {what}");
         stack.database().client().await.unwrap().batch_execute(&alter).await.unwrap();
     } else {
         let database = stack.events();
-        let what = what.replace("{id}", "aggregate_id");
         let alter = format!("ALTER TABLE {}.banking_event_g1 {what}", database.name());
         database.client().query_raw(&alter).execute().await.unwrap();
     }
@@ -177,14 +182,10 @@ async fn a_refused_stream(name: &str, projection: &str) {
     stop(running).await;
 
     // The same as a clean rebuild.
-    let rows = if projection == POSTGRES { dump(&stack).await } else { Vec::new() };
     stack.reset_offsets(projection.split('.').next().unwrap(), &["--to-earliest"]);
     let running = start(&stack, projection).await;
     at_the_end(&stack, &running).await;
     assert_rows(&stack, projection, &bank.log).await;
-    if projection == POSTGRES {
-        assert_eq!(dump(&stack).await, rows);
-    }
     stop(running).await;
     stack.clean().await;
 }

@@ -52,7 +52,7 @@ fn partition_count(name: &str) -> usize {
 }
 
 /// Waits for the end, and checks that every event of an account has come.
-pub(crate) async fn caught_up(stack: &Stack, projection: &Projection, log: &[Written]) {
+async fn caught_up(stack: &Stack, projection: &Projection, log: &[Written]) {
     at_the_end(stack, projection).await;
     let events = if projection.status().name.starts_with("postgres") {
         postgres_events(stack).await
@@ -254,7 +254,7 @@ async fn project_all(stack: &Stack, log: &[Written]) {
 }
 
 /// Every row of both Postgres tables as text.
-pub(crate) async fn dump(stack: &Stack) -> Vec<String> {
+async fn dump(stack: &Stack) -> Vec<String> {
     let client = stack.database().client().await.unwrap();
     let schema = stack.config.namespace.underscored("banking_g1");
     let mut rows = Vec::new();

@@ -255,17 +255,16 @@ impl<R: Rows> Postgres<R> {
         // One round trip for all of them; they are carried out in this order.
         let next_offset = applied.next_offset;
         let aside = batch.parked_before(next_offset).collect();
-        let (relaxed, advanced, aside, written) = futures::join!(
+        parked.insert(&transaction, source, aside).await.map_err(failed())?;
+        let (relaxed, advanced, written) = futures::join!(
             relax(&transaction, batch),
             checkpoints.advance(&transaction, &advance, source, batch.from, next_offset),
-            parked.insert(&transaction, source, aside),
             self.rows.write(&transaction, generation, source, &changes),
         );
         relaxed.map_err(failed())?;
         if !advanced.map_err(failed())? {
             return Err(Failure::Conflict);
         }
-        aside.map_err(failed())?;
         if !written.map_err(failed())? {
             return Ok(None);
         }

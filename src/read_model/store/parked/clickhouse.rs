@@ -103,7 +103,7 @@ struct StreamRow {
     first: i64,
     newest: u32,
     #[serde(with = "::clickhouse::serde::uuid")]
-    topic: Uuid,
+    id: Uuid,
 }
 
 #[derive(Row, Deserialize)]
@@ -216,7 +216,7 @@ impl<'a> ParkedEvents<'a> {
     ) -> Result<Streams, Error> {
         let select = format!(
             "SELECT stream, min(kafka_offset) AS first, max(epoch) AS newest,
-                 any(topic_id) AS topic
+                 any(topic_id) AS id
              FROM {} FINAL WHERE {} GROUP BY stream",
             self.table,
             self.of(source)
@@ -224,7 +224,7 @@ impl<'a> ParkedEvents<'a> {
         let rows: Vec<StreamRow> = self.rows(&select, "reading the parked streams").await?;
         Ok(Streams {
             epoch: rows.iter().map(|row| row.newest).max().unwrap_or_default(),
-            topic_id: rows.first().map(|row| row.topic),
+            topic_id: rows.first().map(|row| row.id),
             first: rows.into_iter().map(|row| (row.stream, row.first)).collect(),
         })
     }

@@ -1,5 +1,5 @@
 CREATE TABLE IF NOT EXISTS {database}.failed_event_request (
-    projection   LowCardinality(String),
+    `projection` LowCardinality(String),
     generation   Int32,
     topic        LowCardinality(String),
     partition    Int32,
