@@ -174,21 +174,28 @@ impl<'a> Bank<'a> {
 
     /// Opens so many accounts and gives each so many deposits, turn by turn.
     pub(crate) fn open_and_deposit(&mut self, accounts: usize, deposits: usize) {
-        for round in 0..=deposits {
+        let mut written = Vec::with_capacity(accounts);
+        for account in 0..accounts {
+            let account_id = format!("many-{account}");
+            let command = self.command(&account_id);
+            written.extend(self.decide_one(account_id, &command));
+        }
+        self.write(&written, true);
+        self.log.extend(written);
+        self.deposit(accounts, deposits);
+    }
+
+    /// Gives each of those accounts so many deposits, turn by turn.
+    pub(crate) fn deposit(&mut self, accounts: usize, deposits: usize) {
+        for _ in 0..deposits {
             let mut written = Vec::with_capacity(accounts);
             for account in 0..accounts {
-                let account_id = format!("many-{account}");
-                let command = if round == 0 {
-                    self.command(&account_id)
-                } else {
-                    Command::Deposit(Deposit { amount: Amount::whole(5), reference: None })
-                };
+                let deposit = Deposit { amount: Amount::whole(5), reference: None };
                 self.now.0 += 1_000;
-                written.extend(self.decide_one(account_id, &command));
+                let account_id = format!("many-{account}");
+                written.extend(self.decide_one(account_id, &Command::Deposit(deposit)));
             }
-            for some in written.chunks(5_000) {
-                self.write(some, true);
-            }
+            self.write(&written, true);
             self.log.extend(written);
         }
     }

@@ -9,7 +9,7 @@ use super::{Exit, Output};
 use crate::clock;
 use crate::config::Config;
 use crate::kernel::message::{Headers, Record};
-use crate::kernel::stream::{Kind, partition_of};
+use crate::kernel::stream::{Kind, Namespace, partition_of};
 use crate::log::kafka;
 use crate::log::kafka::partition_reader::{PartitionReader, Start, Visit};
 use crate::log::kafka::sender::Sender;
@@ -95,11 +95,11 @@ pub(super) async fn list(
     limit: usize,
     output: Output,
 ) -> anyhow::Result<()> {
-    let declared = topics::declared(&config.namespace)?;
-    let topics = declared.into_iter().filter(|topic| topic.kind == Some(Kind::DeadLetters));
-    let topics: Vec<(String, String)> = topics
-        .map(|topic| (topic.aggregate().to_owned(), topic.name.clone()))
-        .filter(|(name, _)| aggregate.is_none_or(|wanted| wanted == name))
+    let declared = topics::declared(&Namespace::default())?;
+    let letters = declared.iter().filter(|topic| topic.kind == Some(Kind::DeadLetters));
+    let topics: Vec<(String, String)> = letters
+        .filter(|topic| aggregate.is_none_or(|wanted| wanted == topic.aggregate()))
+        .map(|topic| (topic.aggregate().to_owned(), config.namespace.dotted(&topic.name)))
         .collect();
     let spinner = output.spinner("reading the dead-letters topics");
     let kafka = config.kafka.clone();

@@ -223,7 +223,13 @@ impl Error {
         match self {
             Self::Postgres { source, .. } => postgres::is_refusal(source),
             Self::ClickHouse { source, .. } => clickhouse_answer::is_refusal(source),
-            _ => false,
+            Self::PostgresUnreachable { .. }
+            | Self::PostgresTimeout { .. }
+            | Self::ClickHouseUnreachable { .. }
+            | Self::Address { .. }
+            | Self::Outdated { .. }
+            | Self::Migration { .. }
+            | Self::Corrupt(_) => false,
         }
     }
 

@@ -191,10 +191,10 @@ mod tests {
         let refused = |reason: &str| {
             let refusal =
                 Refusal { cause: Cause::StoreRefused, reason: reason.to_owned(), suspect: None };
-            match pointed_out(Failure::Refused(refusal), &batch) {
-                Failure::Refused(refusal) => (refusal.suspect, refusal.reason),
-                other => panic!("{other:?}"),
-            }
+            let Failure::Refused(refusal) = pointed_out(Failure::Refused(refusal), &batch) else {
+                panic!("not a refusal")
+            };
+            (refusal.suspect, refusal.reason)
         };
         let postgres =
             "violates check constraint \"x\"\nDETAIL: Failing row contains (acc-17, ada)";
