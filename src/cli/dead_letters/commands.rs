@@ -59,10 +59,13 @@ impl Letter {
     fn value(&self) -> Value {
         match self.record.value.as_deref() {
             None => Value::Null,
-            Some(bytes) => std::str::from_utf8(bytes).map_or_else(
-                |_| json!({"hex": bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()}),
-                Value::from,
-            ),
+            Some(bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) => Value::from(text),
+                Err(_) => {
+                    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                    json!({ "hex": hex })
+                }
+            },
         }
     }
 
@@ -230,7 +233,8 @@ pub(super) async fn redrive(
     let headers = &letter.record.headers;
     if headers.get("origin").is_some() {
         bail!(
-            "{place} comes from a process manager, which sends it again itself: see `millrace sagas list`"
+            "{place} comes from a process manager, which sends it again itself: see `millrace \
+             sagas list`"
         );
     }
     let (Some(key), Some(value)) = (&letter.record.key, &letter.record.value) else {

@@ -340,7 +340,8 @@ impl Projector {
                 let count = self.parking.len();
                 let error = format!(
                     "{count} streams are parked, which is the limit, and the next event is \
-                     refused too: mend the cause, then run `millrace dead-letters redrive`: {reason}"
+                     refused too: mend the cause, then run `millrace dead-letters redrive`: \
+                     {reason}"
                 );
                 self.back_off(now, Resume::Apply, error);
             }

@@ -119,8 +119,8 @@ impl Parking {
         let mut apply = Vec::with_capacity(records.len());
         let mut parked = Vec::new();
         for record in records {
-            // What stands before a stream's first parked event may be read again; the tombstone of an
-            // erased event changes nothing.
+            // What stands before a stream's first parked event may be read again; the tombstone
+            // of an erased event changes nothing.
             let first = stream_of(&record).and_then(|stream| self.streams.get(stream));
             let is_parked =
                 record.value.is_some() && first.is_some_and(|first| *first <= record.offset);
