@@ -251,8 +251,9 @@ async fn a_replay_tries_again_what_was_parked() {
     stack.clean().await;
 }
 
-/// How long a projection takes for what has been written since it was stopped, from its first batch
-/// to its last. What it is measured by must not read along: the log grows from one time to the next.
+/// How long a projection takes for what has been written since it was stopped, from its first
+/// batch to its last. What measures it must not read along: the log grows from one time to the
+/// next.
 async fn timed(stack: &Stack) -> Duration {
     let end = |partition| stack.read(partition, 0).last().map_or(0, |record| record.offset + 1);
     let ends: Vec<i64> = (0..PARTITIONS).map(end).collect();
