@@ -118,7 +118,7 @@ pub enum Action {
         /// Why.
         refusal: Refusal,
     },
-    /// Read no more: the partition cannot go on. The reason is in [`Projector::error`].
+    /// Read no more: the partition cannot go on. The reason is in [`super::Projector::error`].
     Stop,
 }
 
