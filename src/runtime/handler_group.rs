@@ -11,32 +11,25 @@
 //! nobody else.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::lane::{FromLane, Lane, Membership, SchemaLookUp, Shared, ToLane};
-use super::lane_status::{LaneState, LaneStatus};
-use super::plan::{AggregatePlan, Plan};
-use super::progress::Progress;
+use super::lane::{FromLane, Membership, SchemaLookUp, Shared, ToLane};
+use super::lane_handle::{LaneHandle, Offer};
+use super::lane_status::LaneStatus;
+use super::plan::Plan;
 use crate::config::Config;
-use crate::engine::protocol::{Counts, Handler, Settings};
+use crate::engine::protocol::{Handler, Settings};
 use crate::engine::shelf::Shelf;
 use crate::kernel::message::Record;
 use crate::kernel::stream::AggregateName;
 use crate::log::kafka::Error;
 use crate::log::kafka::group::{self, Member, Place, Rebalance, Witness};
 use crate::log::kafka::reader::ReaderPool;
-use crate::state::DiskShelf;
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, bounded};
 
-/// The most commands that wait for one lane, and their bytes.
-const QUEUED_MAX: usize = 10_000;
-const QUEUED_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// How long the poll thread waits for a full lane before it pauses that partition.
-const FULL_PATIENCE: Duration = Duration::from_millis(500);
-const FULL_NAP: Duration = Duration::from_millis(1);
 const POLL: Duration = Duration::from_millis(50);
 /// How long a consumer that broke for good is left alone before a new one takes its place.
 const REJOIN_PAUSE: Duration = Duration::from_secs(1);
@@ -144,17 +137,6 @@ impl Drop for HandlerGroup {
             tracing::error!("a handler's poll thread broke");
         }
     }
-}
-
-/// A lane as the poll thread sees it.
-struct LaneHandle {
-    to_lane: Sender<ToLane>,
-    queued_bytes: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
-    status: Arc<Mutex<LaneStatus>>,
-    thread: JoinHandle<()>,
-    /// A command that found no room; its partition is paused until there is some.
-    held: Option<Record>,
 }
 
 #[derive(Default)]
@@ -295,14 +277,21 @@ impl Poller {
                 tracing::warn!(group = %self.plan.group, "still outside the group; joining anew");
                 break;
             }
-            self.start_lanes(&session);
+            let mut handed = self.start_lanes(&session);
             session.start_reading(&self.lanes);
-            session.resume_paused(&self.lanes);
+            handed = handed.and_then(|()| session.resume_paused(&self.lanes));
             let polled = session.member.poll(POLL, |topic, partition, record| {
                 topic.clone_into(&mut place.0);
                 place.1 = partition;
-                session.hand_over(&self.lanes, &place, record, &self.stop);
+                if handed.is_ok() {
+                    handed = session.hand_over(&self.lanes, &place, record, &self.stop);
+                }
             });
+            if let Err(reason) = handed {
+                // What was not handed over is read again.
+                tracing::error!(reason, "joining anew");
+                break;
+            }
             if let Err(error) = polled {
                 tracing::warn!(group = %self.plan.group, %error, "consumer error");
                 if let Some(reason) = session.member.is_broken() {
@@ -338,21 +327,18 @@ impl Poller {
         self.stop.store(true, Ordering::Release);
     }
 
-    fn start_lanes(&self, session: &Session) {
+    fn start_lanes(&self, session: &Session) -> Result<(), String> {
         let assigned = std::mem::take(
             &mut *self.lanes.assigned.lock().unwrap_or_else(PoisonError::into_inner),
         );
         for (topic, partition) in assigned {
             let Some(plan) = self.plan.aggregates.get(&topic) else { continue };
-            match start_lane(plan, &self.plan.group, partition, &session.shared) {
-                Ok(handle) => {
-                    let mut running =
-                        self.lanes.running.lock().unwrap_or_else(PoisonError::into_inner);
-                    running.insert((topic, partition), handle);
-                }
-                Err(error) => tracing::error!(topic, partition, %error, "cannot start a lane"),
-            }
+            let handle = LaneHandle::start(plan, &self.plan.group, partition, &session.shared)
+                .map_err(|error| format!("{topic} partition {partition}: no thread: {error}"))?;
+            let mut running = self.lanes.running.lock().unwrap_or_else(PoisonError::into_inner);
+            running.insert((topic, partition), handle);
         }
+        Ok(())
     }
 }
 
@@ -367,50 +353,6 @@ fn membership(member: &Arc<Member<Rebalancer>>, lanes: &Arc<Lanes>) -> Membershi
         }
         member.upgrade()?.metadata()
     })
-}
-
-fn start_lane(
-    plan: &AggregatePlan,
-    group: &str,
-    partition: i32,
-    shared: &Shared,
-) -> std::io::Result<LaneHandle> {
-    let (to_lane, inbox) = bounded(QUEUED_MAX);
-    let settings = Settings { partition, ..plan.settings.clone() };
-    let status = Arc::new(Mutex::new(LaneStatus {
-        topic: plan.topics.commands.clone(),
-        partition,
-        state: LaneState::Fencing,
-        counts: Counts::default(),
-        restored_percent: 0,
-        ready_after: None,
-        last_error: None,
-    }));
-    let stop = Arc::new(AtomicBool::new(false));
-    let queued_bytes = Arc::new(AtomicUsize::new(0));
-    let directory = shared.state_dir.join(&plan.topics.commands).join(partition.to_string());
-    let lane = Lane {
-        batch_max: settings.batch_max,
-        handler: (plan.make)(settings, Box::new(DiskShelf::new(directory))),
-        topics: plan.topics.clone(),
-        partition,
-        transactional_id: format!("{group}.{}.{partition}", plan.topics.commands),
-        shared: shared.clone(),
-        inbox,
-        queued_bytes: Arc::clone(&queued_bytes),
-        stop: Arc::clone(&stop),
-        status: Arc::clone(&status),
-        progress: Progress::default(),
-        started: Instant::now(),
-        producer: None,
-        crossing: None,
-        aborts: 0,
-        offset_is_lost: false,
-    };
-    let thread = std::thread::Builder::new()
-        .name(format!("lane-{partition}"))
-        .spawn(move || lane.run_to_its_end())?;
-    Ok(LaneHandle { to_lane, queued_bytes, stop, status, thread, held: None })
 }
 
 impl Session {
@@ -436,58 +378,34 @@ impl Session {
     }
 
     /// Reads on for lanes that have room again.
-    fn resume_paused(&self, lanes: &Lanes) {
+    fn resume_paused(&self, lanes: &Lanes) -> Result<(), String> {
         let mut running = lanes.running.lock().unwrap_or_else(PoisonError::into_inner);
         for (place, lane) in running.iter_mut().filter(|(_, lane)| lane.held.is_some()) {
-            let few = lane.to_lane.len() <= QUEUED_MAX / 4;
-            if !few || lane.queued_bytes.load(Ordering::Acquire) > QUEUED_BYTES_MAX / 4 {
-                continue;
-            }
-            if let Some(record) = lane.held.take() {
-                lane.queued_bytes.fetch_add(record.byte_count(), Ordering::AcqRel);
-                // There is room, and nobody else puts anything in.
-                let _ = lane.to_lane.try_send(ToLane::Record(record));
-            }
-            if let Err(error) = self.member.resume(place) {
-                tracing::error!(topic = %place.0, partition = place.1, %error, "cannot resume");
+            if lane.has_room() {
+                lane.take_held();
+                let resumed = self.member.resume(place);
+                resumed.map_err(|error| format!("cannot read {place:?} on: {error}"))?;
             }
         }
+        Ok(())
     }
 
-    /// Gives a command to its lane; waits while the lane is full but moves.
-    fn hand_over(&self, lanes: &Lanes, place: &Place, record: Record, stop: &AtomicBool) {
+    /// Gives a command to its lane; one that takes none has its partition paused.
+    fn hand_over(
+        &self,
+        lanes: &Lanes,
+        place: &Place,
+        record: Record,
+        stop: &AtomicBool,
+    ) -> Result<(), String> {
         let mut running = lanes.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(lane) = running.get_mut(place) else { return };
-        let bytes = record.byte_count();
-        let mut message = ToLane::Record(record);
-        let mut waiting_since = Instant::now();
-        let mut least = usize::MAX;
-        loop {
-            let queued = lane.to_lane.len();
-            if lane.queued_bytes.load(Ordering::Acquire) < QUEUED_BYTES_MAX {
-                lane.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
-                match lane.to_lane.try_send(message) {
-                    Ok(()) => return,
-                    Err(TrySendError::Full(back)) => message = back,
-                    // The lane has stopped; whoever owns the partition next reads it again.
-                    Err(TrySendError::Disconnected(_)) => return,
-                }
-                lane.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
-            }
-            if queued < least {
-                least = queued;
-                waiting_since = Instant::now();
-            }
-            if waiting_since.elapsed() > FULL_PATIENCE || stop.load(Ordering::Acquire) {
-                break;
-            }
-            std::thread::sleep(FULL_NAP);
+        let Some(lane) = running.get_mut(place) else { return Ok(()) };
+        match lane.offer(record, stop) {
+            Offer::Taken => return Ok(()),
+            Offer::Full(record) => lane.held = Some(record),
+            // Whoever owns the partition next reads it again.
+            Offer::Ended => {}
         }
-        if let ToLane::Record(record) = message {
-            lane.held = Some(record);
-        }
-        if let Err(error) = self.member.pause(place) {
-            tracing::error!(topic = %place.0, partition = place.1, %error, "cannot pause");
-        }
+        self.member.pause(place).map_err(|error| format!("cannot pause {place:?}: {error}"))
     }
 }

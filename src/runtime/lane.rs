@@ -439,6 +439,8 @@ impl Lane {
     }
 
     fn look_up(&mut self, id: u32) -> Result<Input, Stopping> {
+        // Running, or restoring.
+        let before = self.status().state;
         loop {
             if self.is_stopping() {
                 return Err(Stopping);
@@ -446,7 +448,7 @@ impl Lane {
             match (self.shared.look_up)(id) {
                 Ok(()) => {
                     if self.status().state == LaneState::Waiting {
-                        self.set_state(LaneState::Running);
+                        self.set_state(before);
                     }
                     return Ok(Input::SchemaLookedUp);
                 }

@@ -2,6 +2,7 @@
 
 pub mod handler_group;
 pub mod lane;
+mod lane_handle;
 mod lane_offset;
 pub mod lane_status;
 mod plan;
