@@ -118,7 +118,8 @@ impl Broken {
 }
 
 /// The headers that the command came with: what stands before the handler's own.
-fn own(headers: &Headers) -> Headers {
+#[must_use]
+pub fn own(headers: &Headers) -> Headers {
     let added = headers.iter().filter(|(name, _)| *name == ERROR_CODE).count();
     let (mut own, mut seen) = (Headers::default(), 0);
     for (name, value) in headers.iter() {

@@ -4,10 +4,14 @@ use std::collections::VecDeque;
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{Exit, Output};
-use crate::clock;
 use crate::config::Config;
+use crate::engine::letter;
+use crate::engine::metadata::ID_NAMESPACE;
+use crate::engine::origin::Origin;
+use crate::engine::reply::INTERNAL_ERROR;
 use crate::kernel::message::{Headers, Record};
 use crate::kernel::stream::{Kind, Namespace, partition_of};
 use crate::log::kafka;
@@ -15,19 +19,6 @@ use crate::log::kafka::partition_reader::{PartitionReader, Start, Visit};
 use crate::log::kafka::sender::Sender;
 use crate::read_model::store::parked::headers_to_json;
 use crate::topics;
-
-/// What a dead letter has beside the headers of its source.
-const ADDED: [&str; 9] = [
-    "error_code",
-    "error_message",
-    "source_topic",
-    "source_partition",
-    "source_offset",
-    "component",
-    "attempts",
-    "failed_at",
-    "value_bytes",
-];
 
 /// A dead letter and where it stands.
 struct Letter {
@@ -48,7 +39,24 @@ impl Letter {
 
     /// Projections' letters stand in the same topics: their events are listed from the stores.
     fn is_command(&self) -> bool {
-        self.text("source_topic").ends_with(Kind::Commands.as_str())
+        self.text("source_topic").ends_with(&format!(".{}", Kind::Commands.as_str()))
+    }
+
+    /// The id to send it again under. What broke was not answered, so it keeps its own, which its
+    /// client may try again, too. A refusal is the answer of its id: another one, the same each
+    /// time, so that whoever sends it twice sends one command.
+    fn id_again(&self) -> String {
+        let own = self.record.headers.text("ce_id").map(str::to_owned).or_else(|| {
+            let body: Value = serde_json::from_slice(self.record.value.as_deref()?).ok()?;
+            body.get("command_id")?.as_str().map(str::to_owned)
+        });
+        match own {
+            Some(own) if self.text("error_code") == INTERNAL_ERROR => own,
+            _ => {
+                let cause = format!("{}\0{}", self.place(), self.record.timestamp_ms);
+                Uuid::new_v5(&ID_NAMESPACE, cause.as_bytes()).to_string()
+            }
+        }
     }
 
     fn key(&self) -> String {
@@ -231,7 +239,8 @@ pub(super) async fn redrive(
         bail!("{place} is an event: name its stream, as `millrace dead-letters list` shows it");
     }
     let headers = &letter.record.headers;
-    if headers.get("origin").is_some() {
+    let origin = headers.get("origin").and_then(Origin::claimed);
+    if origin.is_some_and(|origin| origin.sender.is_process_manager()) {
         bail!(
             "{place} comes from a process manager, which sends it again itself: see `millrace \
              sagas list`"
@@ -243,9 +252,9 @@ pub(super) async fn redrive(
                send it anew with `millrace send`"
         );
     };
-    let topic = letter.text("source_topic").to_owned();
-    let command_id = clock::new_id();
-    let headers = again(headers, &command_id.to_string());
+    let topic = config.namespace.dotted(&format!("{aggregate}.{}", Kind::Commands.as_str()));
+    let command_id = letter.id_again();
+    let headers = again(headers, &command_id);
     let kafka = config.kafka.clone();
     let sender = tokio::task::spawn_blocking(move || Sender::open(&kafka)).await??;
     let count = sender.partition_count(&topic)?;
@@ -262,15 +271,17 @@ pub(super) async fn redrive(
     Ok(Exit::Done)
 }
 
-/// The headers of a command that is sent again: its own, a new id, and what it follows on.
+/// The headers of a command that is sent again: its own, its id, and what it follows on.
 fn again(headers: &Headers, command_id: &str) -> Headers {
     let mut again = Headers::default();
-    for (name, value) in headers.iter() {
-        if name != "ce_id" && !ADDED.contains(&name) {
+    // A command that was moved has its mover's origin, which would make it a repeat.
+    for (name, value) in letter::own(headers).iter() {
+        if !["ce_id", "origin"].contains(&name) {
             again.push_optional(name, value);
         }
     }
-    if let (Some(first), None) = (headers.get("ce_id"), headers.get("causation_id")) {
+    let first = headers.get("ce_id").filter(|first| *first != command_id.as_bytes());
+    if let (Some(first), None) = (first, headers.get("causation_id")) {
         again.push("causation_id", first);
     }
     again.push("ce_id", command_id);
@@ -282,15 +293,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_goes_out_with_its_own_headers_and_a_new_id() {
+    fn a_command_goes_out_with_its_own_headers_and_without_its_movers() {
         let mut headers = Headers::default();
-        for (name, value) in [("ce_id", "one"), ("actor", "ada"), ("error_code", "MissingField")] {
+        for (name, value) in
+            [("ce_id", "one"), ("actor", "ada"), ("origin", "x"), ("error_code", "MissingField")]
+        {
             headers.push(name, value);
         }
-        let again = again(&headers, "two");
-        assert_eq!(again.text("ce_id"), Some("two"));
-        assert_eq!(again.text("causation_id"), Some("one"));
-        assert_eq!(again.text("actor"), Some("ada"));
-        assert_eq!(again.len(), 3);
+        let other = again(&headers, "two");
+        assert_eq!(other.text("ce_id"), Some("two"));
+        assert_eq!(other.text("causation_id"), Some("one"));
+        assert_eq!(other.text("actor"), Some("ada"));
+        assert_eq!(other.len(), 3);
+        let same = again(&headers, "one");
+        assert_eq!((same.text("ce_id"), same.len()), (Some("one"), 2));
+    }
+
+    #[test]
+    fn whoever_sends_a_letter_twice_sends_one_command() {
+        let letter = |code: &str, id: Option<&str>, value: &str, offset| {
+            let mut headers = Headers::default();
+            if let Some(id) = id {
+                headers.push("ce_id", id);
+            }
+            headers.push("error_code", code);
+            let value = Some(value.as_bytes().into());
+            let record = Record { offset, value, headers, ..Record::default() };
+            Letter { aggregate: "banking.account".to_owned(), partition: 1, record }.id_again()
+        };
+        // Its client may try again, too: under the same id.
+        assert_eq!(letter(INTERNAL_ERROR, Some("one"), "{}", 4), "one");
+        assert_eq!(letter(INTERNAL_ERROR, None, r#"{"command_id":"two"}"#, 4), "two");
+        // The refusal is the id's answer, so it takes another: the same each time.
+        let refused = letter("UnknownSchema", Some("one"), "{}", 4);
+        assert_ne!(refused, "one");
+        assert_eq!(letter("UnknownSchema", Some("one"), "{}", 4), refused);
+        assert_ne!(letter("UnknownSchema", Some("one"), "{}", 5), refused);
     }
 }

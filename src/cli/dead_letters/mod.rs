@@ -67,8 +67,8 @@ enum Action {
         millrace dead-letters redrive banking.account.dead-letters/2/17\n\n\
         Parked events are applied by the running projection itself, once, before any later event \
         of their stream; the exit code is 1 if some are still parked when the wait ends. A command \
-        goes out untouched under a new command id: send it again only if it did not take effect \
-        otherwise.")]
+        goes out untouched: under its own id if it broke something of ours (FAILED), else under \
+        another, the same each time, since a refusal is the answer of its id.")]
     Redrive {
         /// A stream (banking.account/acc-1), or a command's place (TOPIC/PARTITION/OFFSET)
         #[arg(value_name = "STREAM|PLACE", required_unless_present = "all")]
