@@ -31,6 +31,9 @@ pub struct Held {
     pub rows_end: Option<i64>,
     /// The streams that are parked, each with the offset of its first parked event.
     pub parked: BTreeMap<String, i64>,
+    /// For such a store without any row: the epoch of what is parked. What stood before the first
+    /// parked event may have left no row, or its rows are lost: it is read again in a later epoch.
+    pub parked_epoch: Option<u32>,
 }
 
 /// Why an event was put aside.

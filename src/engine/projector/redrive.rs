@@ -90,6 +90,8 @@ impl Projector {
             }
             Err(Failure::Permanent(error)) => return Some(self.stop(error)),
             Err(failure @ (Failure::Transient(_) | Failure::Conflict)) => {
+                // It is asked for again soon; meanwhile the others go on.
+                self.redrives.end();
                 self.back_off(now, Resume::Locate, failure.to_string());
             }
         }

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | none | none | start fresh at the log's start |
 //! | none | ours | the database was wiped: rebuild from the log's start |
+//! | parked events alone | any | from the log's start, in an epoch after theirs |
 //! | none | foreign | start at the log's start; skipping events is not followed |
 //! | place | none | the place rules; stamp it |
 //! | place | ours | the place rules; stamp it where it differs |
@@ -251,11 +252,10 @@ fn without_place(
         },
         _ => Note::Fresh,
     };
-    let place = Place {
-        epoch: ours.map_or(0, |metadata| metadata.place.epoch),
-        epoch_start: start,
-        next_offset: start,
-    };
+    let committed = ours.map_or(0, |metadata| metadata.place.epoch);
+    // What is parked is tried again, and taken off the list in an epoch after its own.
+    let epoch = position.held.parked_epoch.map_or(committed, |parked| committed.max(parked + 1));
+    let place = Place { epoch, epoch_start: start, next_offset: start };
     Decision::Reset { expected: None, place, clear: true, note }
 }
 

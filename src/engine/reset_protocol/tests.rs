@@ -86,6 +86,19 @@ fn without_anything_in_the_store() {
     }
 }
 
+/// Where the rows of a partition were dropped beside its parked events, nothing is skipped.
+#[test]
+fn parked_events_without_any_row_are_read_again_from_the_start_in_a_later_epoch() {
+    for (committed, epoch) in [(ours(place(2, 30, 60)), 3), (ours(place(5, 30, 60)), 5), (None, 3)]
+    {
+        let mut position = position(None, committed);
+        position.held.parked = [("a".to_owned(), 40)].into();
+        position.held.parked_epoch = Some(2);
+        let Decision::Reset { place: found, .. } = decide(&position, None) else { panic!() };
+        assert_eq!(found, place(epoch, 10, 10));
+    }
+}
+
 #[test]
 fn with_a_place_in_the_store() {
     let held = place(1, 20, 60);

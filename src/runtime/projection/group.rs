@@ -1,7 +1,6 @@
 //! The partitions that are ours: their machines, what these want done, and rebalances.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::letters::Letters;
+use super::letters::{Letters, Told};
 use super::look::{Look, Sightings};
 use super::parked::{Counts, LookAtParked};
 use super::position::Positions;
@@ -50,8 +49,8 @@ pub(super) struct Owned {
     pub(super) source: Arc<Source>,
     machine: Projector,
     pub(super) paused: bool,
-    /// The end of what dead letters were sent about.
-    pub(super) told: Arc<AtomicI64>,
+    /// What dead letters were sent about.
+    pub(super) told: Arc<Told>,
     full_since: Option<i64>,
     events: u64,
     passed_over: u64,
@@ -168,7 +167,7 @@ impl<S: Store> Partitions<S> {
                 source: Arc::new(source),
                 machine: Projector::new(limits),
                 paused: false,
-                told: Arc::new(AtomicI64::new(i64::MIN)),
+                told: Arc::default(),
                 full_since: None,
                 events: 0,
                 passed_over: 0,

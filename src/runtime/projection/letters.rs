@@ -5,8 +5,8 @@
 //! go by an idempotent producer outside any transaction. A process that ends in between sends them
 //! again; a repeat has the same source topic, partition and offset in its headers.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock;
 use crate::config;
@@ -15,6 +15,24 @@ use crate::kernel::projection::{Batch, Parked};
 use crate::kernel::stream::{Kind, Namespace};
 use crate::log::kafka::sender::Sender;
 use crate::read_model::store::Source;
+
+/// The parked events behind a partition's checkpoint that have their letters: a batch that is
+/// refused comes again in parts, and with other streams parked.
+#[derive(Debug, Default)]
+pub(super) struct Told(Mutex<BTreeSet<i64>>);
+
+impl Told {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<i64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is parked in a batch and has no letter yet. What stands before the batch is forgotten.
+    fn new_ones<'b>(&self, batch: &'b Batch) -> Vec<&'b Parked> {
+        let mut told = self.lock();
+        *told = told.split_off(&batch.from.next_offset);
+        batch.parked.iter().filter(|parked| !told.contains(&parked.record.offset)).collect()
+    }
+}
 
 /// Sends a projection's dead letters.
 pub(super) struct Letters {
@@ -31,17 +49,17 @@ impl Letters {
         Self { kafka, namespace, component: component.to_owned(), sender: Arc::default() }
     }
 
-    /// Sends what is parked in a batch from `told` on, and moves that on.
+    /// Sends what is parked in a batch and has no letter yet.
     pub(super) async fn send(
         &self,
         source: &Source,
         batch: &Batch,
-        told: &AtomicI64,
+        told: &Told,
     ) -> Result<(), String> {
-        let from = told.load(Ordering::Acquire);
-        let new: Vec<&Parked> =
-            batch.parked.iter().filter(|parked| parked.record.offset >= from).collect();
-        let Some(last) = new.last().map(|parked| parked.record.offset) else { return Ok(()) };
+        let new = told.new_ones(batch);
+        if new.is_empty() {
+            return Ok(());
+        }
         let topic = self.namespace.dotted(&source.aggregate.topic(Kind::DeadLetters));
         let sender = self.sender().await?;
         let sent = new.iter().map(|parked| {
@@ -55,7 +73,7 @@ impl Letters {
         });
         let sent = futures::future::try_join_all(sent).await;
         sent.map_err(|error| super::group::chain(&error))?;
-        told.fetch_max(last + 1, Ordering::AcqRel);
+        told.lock().extend(new.iter().map(|parked| parked.record.offset));
         Ok(())
     }
 
@@ -88,5 +106,43 @@ impl Letters {
         headers.push("attempts", parked.attempts.to_string());
         headers.push("failed_at", clock::now().to_rfc3339());
         headers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::message::Record;
+    use crate::kernel::projection::{Cause, Place};
+
+    fn batch(from: i64, parked: &[i64]) -> Batch {
+        let parked = parked.iter().map(|offset| Parked {
+            record: Record { offset: *offset, ..Record::default() },
+            cause: Cause::ProjectionFailed,
+            error: String::new(),
+            attempts: 1,
+        });
+        Batch {
+            from: Place { epoch: 0, epoch_start: 0, next_offset: from },
+            records: Vec::new(),
+            parked: parked.collect(),
+            has_followers: false,
+        }
+    }
+
+    #[test]
+    fn a_stream_that_is_found_later_has_its_letters_too() {
+        let told = Told::default();
+        let new = |batch: &Batch| -> Vec<i64> {
+            let new = told.new_ones(batch).iter().map(|parked| parked.record.offset).collect();
+            told.lock().extend(&new);
+            new
+        };
+        assert_eq!(new(&batch(100, &[150, 180])), [150, 180]);
+        // It was refused: another stream, in front, was the cause.
+        assert_eq!(new(&batch(100, &[120, 150, 170])), [120, 170]);
+        assert_eq!(new(&batch(171, &[180, 190])), [190]);
+        assert_eq!(told.lock().len(), 2, "what is behind the checkpoint");
+        assert_eq!(new(&batch(100, &[120])), [120], "read again after a reset: sent again");
     }
 }

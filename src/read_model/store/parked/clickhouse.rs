@@ -84,14 +84,13 @@ pub(in crate::read_model::store) struct Streams {
 }
 
 impl Streams {
-    /// Adds them to what the rows say. Without any row the first parked event is the place:
-    /// whatever stands before it left none.
+    /// Adds them to what the rows say. Without any row they name no place: nobody can tell whether
+    /// what stands before the first of them left none, or its rows are lost.
     pub(in crate::read_model::store) fn beside(self, held: Held) -> Held {
         let Self { first, epoch, topic_id } = self;
-        let start = first.values().copied().min();
-        if let (None, None, Some(start)) = (held.place, held.topic_id, start) {
-            let place = Place { epoch, epoch_start: start, next_offset: start };
-            return Held { place: Some(place), topic_id, rows_end: Some(start), parked: first };
+        if held.place.is_none() && held.topic_id.is_none() && !first.is_empty() {
+            let parked_epoch = Some(epoch);
+            return Held { topic_id, parked: first, parked_epoch, ..held };
         }
         Held { parked: first, ..held }
     }
@@ -432,16 +431,15 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_of_parked_events_alone_stands_at_the_first_of_them() {
+    fn parked_events_alone_name_no_place() {
         let streams = Streams {
             first: BTreeMap::from([("a".to_owned(), 7), ("b".to_owned(), 4)]),
             epoch: 2,
             topic_id: Some(Uuid::from_u128(7)),
         };
         let held = streams.beside(Held::default());
-        let place = Place { epoch: 2, epoch_start: 4, next_offset: 4 };
-        assert_eq!((held.place, held.rows_end), (Some(place), Some(4)));
-        assert_eq!(held.parked.len(), 2);
+        assert_eq!((held.place, held.parked_epoch), (None, Some(2)));
+        assert_eq!((held.topic_id, held.parked.len()), (Some(Uuid::from_u128(7)), 2));
         assert_eq!(Streams::default().beside(Held::default()), Held::default());
     }
 
