@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{Count, event_type, headers_from_json, headers_to_json, identity};
 use crate::engine::projector::Refusal;
 use crate::kernel::message::Record;
-use crate::kernel::projection::{Held, Parked, Place};
+use crate::kernel::projection::{Cause, Held, Parked, Place};
 use crate::read_model::store::block::Block;
 use crate::read_model::store::clickhouse::Database;
 use crate::read_model::store::{Error, Source};
@@ -41,16 +41,18 @@ const COLUMNS: [(&str, &str); 19] = [
     ("is_gone", "UInt8"),
 ];
 
-/// What follows on an event in one epoch.
+/// What follows on an event in one epoch. An owner that reads a parked tail again finds all of it
+/// behind what is parked already: that must not hide why the first was put aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Revision {
     Cleared,
+    Behind,
     Parked,
     Kept,
     Applied,
 }
 
-const REVISIONS: u64 = 4;
+const REVISIONS: u64 = 5;
 
 impl Revision {
     const fn of(self, epoch: u32) -> u64 {
@@ -199,7 +201,9 @@ impl<'a> ParkedEvents<'a> {
             block.text(cause.as_str());
             block.text(error);
             block.uint32(*attempts);
-            block.uint64(Revision::Parked.of(from.epoch));
+            let is_behind = *cause == Cause::BehindParked;
+            let revision = if is_behind { Revision::Behind } else { Revision::Parked };
+            block.uint64(revision.of(from.epoch));
             block.uint8(0);
             block.end_row();
         }
@@ -426,7 +430,8 @@ mod tests {
     #[test]
     fn the_next_epochs_reset_undoes_this_ones_and_nothing_of_its_own() {
         assert!(Revision::Applied.of(3) < Revision::Cleared.of(4));
-        assert!(Revision::Cleared.of(4) < Revision::Parked.of(4));
+        assert!(Revision::Cleared.of(4) < Revision::Behind.of(4));
+        assert!(Revision::Behind.of(4) < Revision::Parked.of(4));
         assert!(Revision::Kept.of(4) < Revision::Applied.of(4));
     }
 
