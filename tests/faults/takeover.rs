@@ -84,42 +84,33 @@ fn within(limit: Duration, measure: impl Fn() -> Took) {
     }
 }
 
-#[test]
-fn a_killed_process_is_replaced_within_eight_seconds() {
-    within(KILLED_MAX, || {
+/// One of three goes, and is watched for that long.
+fn one_goes(what: &str, limit: Duration, watched: Duration, go: impl Fn(Serve)) {
+    within(limit, || {
         let namespace = Namespace::as_declared();
         let mut processes = three(&namespace);
         let victim = processes.pop().unwrap();
         let (going, measured) = under_load(&namespace, PACE, || {
             std::thread::sleep(CALM);
             let (own, at) = (partitions_of(&victim), Instant::now());
-            victim.kill();
-            std::thread::sleep(KILLED_MAX + CALM);
+            go(victim);
+            std::thread::sleep(watched);
             Going { at, until: Instant::now(), own }
         });
-        let took = report("kill -9", &namespace, &going, &measured);
+        let took = report(what, &namespace, &going, &measured);
         processes.into_iter().for_each(Serve::terminate);
         took
     });
 }
 
 #[test]
+fn a_killed_process_is_replaced_within_eight_seconds() {
+    one_goes("kill -9", KILLED_MAX, KILLED_MAX + CALM, Serve::kill);
+}
+
+#[test]
 fn a_stopped_process_is_replaced_at_once() {
-    within(STOPPED_MAX, || {
-        let namespace = Namespace::as_declared();
-        let mut processes = three(&namespace);
-        let victim = processes.pop().unwrap();
-        let (going, measured) = under_load(&namespace, PACE, || {
-            std::thread::sleep(CALM);
-            let (own, at) = (partitions_of(&victim), Instant::now());
-            victim.terminate();
-            std::thread::sleep(CALM);
-            Going { at, until: Instant::now(), own }
-        });
-        let took = report("SIGTERM", &namespace, &going, &measured);
-        processes.into_iter().for_each(Serve::terminate);
-        took
-    });
+    one_goes("SIGTERM", STOPPED_MAX, CALM, Serve::terminate);
 }
 
 #[test]
