@@ -17,7 +17,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::runtime;
 
-/// How many times as long as it works the audit rests: it takes a tenth of a core at most.
+/// How many times as long as it reads events the audit rests.
 const REST: u32 = 9;
 
 /// How many partitions' results are remembered.
