@@ -21,6 +21,8 @@ const SAMPLE: Duration = Duration::from_millis(20);
 const TICKS_PER_SECOND: f64 = 100.0;
 /// The line that a partition's owner writes when it starts to handle commands.
 pub const READY: &str = "partition ready";
+/// The aggregate whose partitions count: part of its topics' names.
+const MEASURED: &str = "banking.account.";
 const LAST_LINES: usize = 20;
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -198,7 +200,7 @@ impl Seen {
         for line in lines.lines().map_while(Result::ok) {
             if line.contains(READY) {
                 // The other aggregates' partitions have nothing to do here.
-                if !line.contains("banking.account.") && line.contains("topic=") {
+                if line.contains("\"topic\"") && !line.contains(MEASURED) {
                     continue;
                 }
                 self.ready_at.store(clock::now().0.unsigned_abs(), Ordering::Release);

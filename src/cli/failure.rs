@@ -117,6 +117,11 @@ mod tests {
             source: kafka::KafkaError::Canceled,
         });
         assert_eq!(exit_code(&inside.into()), UNREACHABLE);
+        let hanging = kafka::topic::Error::Kafka(kafka::Error::Call {
+            action: "describing topics".to_owned(),
+            source: kafka::KafkaError::AdminOp(kafka::RDKafkaErrorCode::OperationTimedOut),
+        });
+        assert_eq!(exit_code(&hanging.into()), UNREACHABLE);
         assert_eq!(exit_code(&anyhow::anyhow!("it broke")), FAILED);
     }
 }

@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
+use crate::harness::await_some;
 use crate::harness::namespace::Namespace;
 use crate::harness::serve::Serve;
 
 /// What it logs once it has started. A start that finds no broker ends; a supervisor tries again.
 const STARTED: &str = "listening";
+/// How long a start may take, a start again included.
+const READY_WITHIN: Duration = Duration::from_secs(60);
 /// A dead member's session takes 6 s to run out: a kill that finds nobody at work shows nothing.
 const ANSWERED_BETWEEN: usize = 500;
 /// A stop may have to wait for a broker that does not answer, but not for ever.
@@ -70,9 +73,15 @@ impl<'n> Instances<'n> {
         }
     }
 
+    /// Waits until all do their work; a start may still meet a broker that has only just come back.
     pub(crate) fn wait_ready(&mut self) {
-        self.supervise();
-        self.running.iter_mut().for_each(Serve::wait_ready);
+        await_some("every instance ready", READY_WITHIN, || {
+            self.supervise();
+            match self.running.iter().find_map(|serve| serve.is_ready().err()) {
+                None => Ok(()),
+                Some(waiting) => Err(waiting),
+            }
+        });
     }
 
     pub(crate) fn terminate(self) {

@@ -21,7 +21,7 @@ pub mod transaction;
 use std::time::Duration;
 
 #[expect(clippy::module_name_repetitions, reason = "it is used without its module's name")]
-pub use rdkafka::error::KafkaError;
+pub use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// The longest a single call to a broker may take before it counts as failed.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,11 +69,20 @@ impl Error {
 /// Whether a call failed because no broker answered it: the work itself may be sound.
 #[must_use]
 pub fn is_no_answer(error: &KafkaError) -> bool {
-    use rdkafka::error::RDKafkaErrorCode as Code;
-    error.rdkafka_error_code().is_some_and(|code| {
+    use self::RDKafkaErrorCode as Code;
+    // rdkafka keeps an administrative call's code to itself.
+    let code = if let KafkaError::AdminOp(code) = error {
+        Some(*code)
+    } else {
+        error.rdkafka_error_code()
+    };
+    code.is_some_and(|code| {
         matches!(
             code,
-            Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut
+            Code::BrokerTransportFailure
+                | Code::AllBrokersDown
+                | Code::OperationTimedOut
+                | Code::RequestTimedOut
         )
     })
 }

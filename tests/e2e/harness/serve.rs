@@ -59,14 +59,17 @@ impl Serve {
     /// Waits until every component does its work.
     #[track_caller]
     pub(crate) fn wait_ready(&mut self) {
-        let url = format!("http://{}/readyz", self.addr);
         await_some("a serve that is ready", READY_WITHIN, || {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            if let Some((status, log)) = self.ended() {
                 panic!("serve ended by itself with {status}:\n{log}");
             }
-            http::get(&url).map(drop)
+            self.is_ready()
         });
+    }
+
+    /// Whether every component does its work; else what `/readyz` says, or why it does not answer.
+    pub(crate) fn is_ready(&self) -> Result<(), String> {
+        http::get(&format!("http://{}/readyz", self.addr)).map(drop)
     }
 
     /// How it ended, if it did so by itself, and what it wrote.
