@@ -209,9 +209,9 @@ impl RawLane {
                 key.extend_from_slice(id);
             }
         }
-        let written = batch.len() * 2;
+        let count = batch.len() * 2;
         // The position stands at the end: as the last of a smaller batch it changes places.
-        records.swap(written, self.batch * 2);
+        records.swap(count, self.batch * 2);
         let input = InputOffset {
             topic: self.place.0.clone(),
             partition: self.place.1,
@@ -224,9 +224,11 @@ impl RawLane {
             Kind::Snapshots => &self.topics.snapshots,
             Kind::Events | Kind::Commands | Kind::DeadLetters | Kind::Timers => &self.topics.events,
         };
-        let sent = &records[..=written];
-        let end = self.producer.transact(&input, group, self.place.1, sent, None, topic);
-        records.swap(written, self.batch * 2);
+        let sent = &records[..=count];
+        let begun = self.producer.begin(&input, group);
+        let written = begun.and_then(|()| self.producer.write(self.place.1, sent, None, topic));
+        let end = written.map_or_else(|end| end, |()| self.producer.commit());
+        records.swap(count, self.batch * 2);
         match end {
             End::Committed(_) => Ok(()),
             End::Aborted(reason) | End::Unknown(reason) => {

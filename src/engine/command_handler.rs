@@ -17,13 +17,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::answers::{Answers, Noted};
+use super::draft::Draft;
 use super::position::{Position, Witness};
-use super::protocol::{Action, Committed, Counts, Handler, Input, Moment, Settings, Transaction};
-use super::recall::Memory;
+use super::protocol::{
+    Action, Chunk, Committed, Counts, Handler, Input, Moment, Settings, Transaction,
+};
 use super::shelf::Shelf;
 use super::streams::Streams;
 use super::timer::Timers;
-use super::turn::{Changes, NeedsSchema, Turn};
+use super::turns::TurnLimits;
 use super::upkeep::Then;
 use crate::kernel::codec::Codec;
 use crate::kernel::decider::Decider;
@@ -46,6 +48,8 @@ pub(super) enum Phase {
     LookingUp,
     Delivering,
     Transacting,
+    /// The turn cannot be finished as it was begun.
+    Abandoning,
     Sleeping,
     /// The shelf does not take or give: that is waited for, and then this is done.
     Waiting(Then),
@@ -56,14 +60,17 @@ pub(super) enum Phase {
 }
 
 /// A turn whose transaction is under way.
-struct InFlight<D: Decider> {
-    batch: Vec<Record>,
-    changes: Changes<D>,
+pub(super) struct InFlight<D: Decider> {
+    /// The commands that are decided.
+    pub(super) batch: Vec<Record>,
+    /// How many commands are still to be decided.
+    pub(super) left: usize,
+    pub(super) draft: Draft<D>,
     /// Kept for what was sent on before: deciding it anew might send on something else.
-    transaction: Option<Transaction>,
-    position: Position,
+    pub(super) transaction: Option<Transaction>,
+    pub(super) position: Position,
     /// Its last result, but for its place, which nobody knows yet.
-    last_result: Option<Noted>,
+    pub(super) last_result: Option<Noted>,
 }
 
 /// The command handler of one partition.
@@ -83,8 +90,9 @@ pub struct CommandHandler<D: Decider, C> {
     pub(super) position: Option<Position>,
     pub(super) committed: Committed,
     pub(super) restoring: VecDeque<Record>,
-    inbox: VecDeque<Record>,
-    in_flight: Option<InFlight<D>>,
+    pub(super) inbox: VecDeque<Record>,
+    pub(super) in_flight: Option<InFlight<D>>,
+    pub(super) limits: TurnLimits,
     attempts: u32,
     /// How often in a row the shelf was asked in vain.
     pub(super) shelf_attempts: u32,
@@ -110,6 +118,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             restoring: VecDeque::new(),
             inbox: VecDeque::new(),
             in_flight: None,
+            limits: TurnLimits::default(),
             attempts: 0,
             shelf_attempts: 0,
             counts: Counts::default(),
@@ -129,6 +138,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         self.restoring.clear();
         self.inbox.clear();
         self.in_flight = None;
+        self.limits = TurnLimits::default();
         self.phase = Phase::Fencing;
         Action::Fence
     }
@@ -143,14 +153,10 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         self.position = None;
         self.phase = Phase::Stamping;
         let position = Position { nonce: moment.nonce, ..position };
-        let transaction = self.transaction(&position, Vec::new());
-        self.in_flight = Some(InFlight {
-            batch: Vec::new(),
-            changes: Changes::default(),
-            transaction: None,
-            position,
-            last_result: None,
-        });
+        let in_flight = InFlight::new(position, moment.now);
+        let chunk = self.last_chunk(&in_flight.position, Vec::new());
+        let transaction = self.transaction(&in_flight.position, chunk);
+        self.in_flight = Some(in_flight);
         Action::Transact(transaction)
     }
 
@@ -161,105 +167,35 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         Action::Ready { next_offset }
     }
 
-    fn transaction(&self, position: &Position, mut records: Vec<Outgoing>) -> Transaction {
+    /// The last records of a transaction, with the position behind them.
+    pub(super) fn last_chunk(&self, position: &Position, mut records: Vec<Outgoing>) -> Chunk {
         records.push(Outgoing {
             kind: Kind::Snapshots,
             key: Some(POSITION_KEY.to_vec()),
             value: Some(position.to_bytes()),
             headers: Headers::default(),
         });
+        Chunk { records, is_last: true }
+    }
+
+    pub(super) fn transaction(&self, position: &Position, chunk: Chunk) -> Transaction {
         let witness = Witness {
             cluster_id: self.settings.cluster_id.clone(),
             offset: position.next_offset,
             nonce: position.nonce,
         };
-        Transaction { next_offset: position.next_offset, metadata: witness.to_text(), records }
+        Transaction { next_offset: position.next_offset, metadata: witness.to_text(), chunk }
     }
 
-    fn receive(&self) -> Action {
+    pub(super) fn receive(&self) -> Action {
         Action::Receive { until: self.timers.next() }
-    }
-
-    /// Decides what has arrived, up to the limits, and starts the turn's first action.
-    pub(super) fn next_turn(&mut self, moment: Moment) -> Action {
-        let Some(position) = &self.position else {
-            return self.stop("a turn without a position: this is a bug".to_owned());
-        };
-        let now = moment.now;
-        let codec = Arc::clone(&self.codec);
-        let shelf = self.shelf.as_ref();
-        let memory = Memory { streams: &self.streams, answers: &self.answers, shelf };
-        let mut turn = Turn::<D, C>::new(&self.settings, &codec, memory, position, now);
-        for due in self.timers.due(now, self.settings.batch_max) {
-            turn.fire(&due);
-        }
-        let expected = self.inbox.len().min(self.settings.batch_max);
-        turn.reserve(expected);
-        let mut batch = Vec::with_capacity(expected);
-        let mut bytes = 0;
-        let mut needs = None;
-        let mut next_offset = position.next_offset;
-        let mut command_time = position.command_time;
-        while let Some(record) = self.inbox.front() {
-            if batch.len() >= self.settings.batch_max || bytes >= self.settings.batch_bytes_max {
-                break;
-            }
-            if record.offset >= position.next_offset {
-                if let Err(NeedsSchema(id)) = turn.take(record) {
-                    needs = Some(id);
-                    break;
-                }
-                next_offset = record.offset + 1;
-                let appended = Timestamp::from_millis(record.timestamp_ms).min(now);
-                command_time = command_time.max(Some(appended));
-                bytes += record.byte_count();
-            }
-            batch.extend(self.inbox.pop_front());
-        }
-        if let Some(error) = turn.trouble().cloned() {
-            drop(turn);
-            self.put_back(batch);
-            return self.in_trouble(error, Then::Turn);
-        }
-        let (changes, records, crossings) = turn.finish();
-        if next_offset == position.next_offset && records.is_empty() {
-            self.phase = if needs.is_some() { Phase::LookingUp } else { Phase::Idle };
-            return needs.map_or_else(|| self.receive(), Action::LookUpSchema);
-        }
-        let nonce = moment.nonce;
-        let mut next = Position { next_offset, nonce, command_time, ..position.clone() };
-        next.origins.extend(changes.origins.iter().map(|(source, at)| (source.clone(), *at)));
-        let transaction = self.transaction(&next, records);
-        let last_result = last_result(&transaction, now);
-        let mut in_flight =
-            InFlight { batch, changes, transaction: None, position: next, last_result };
-        if !crossings.is_empty() {
-            in_flight.transaction = Some(transaction);
-            self.in_flight = Some(in_flight);
-            self.phase = Phase::Delivering;
-            return Action::Deliver(crossings);
-        }
-        self.in_flight = Some(in_flight);
-        self.phase = Phase::Transacting;
-        Action::Transact(transaction)
-    }
-
-    fn delivered(&mut self) -> Action {
-        let transaction = self.in_flight.as_ref().and_then(|turn| turn.transaction.clone());
-        match transaction {
-            Some(transaction) => {
-                self.phase = Phase::Transacting;
-                Action::Transact(transaction)
-            }
-            None => self.stop("a delivery without a turn: this is a bug".to_owned()),
-        }
     }
 
     /// The transaction stands: the overlay becomes the state.
     fn merge(&mut self, last_result: Option<i64>) -> Option<Position> {
         let in_flight = self.in_flight.take()?;
         self.attempts = 0;
-        let changes = in_flight.changes;
+        let changes = in_flight.draft.changes;
         self.counts.commands += changes.command_count;
         self.counts.events += changes.event_count;
         self.counts.transactions += 1;
@@ -313,7 +249,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
     }
 
     /// Has commands decided anew, before those that came after them.
-    fn put_back(&mut self, batch: Vec<Record>) {
+    pub(super) fn put_back(&mut self, batch: Vec<Record>) {
         for record in batch.into_iter().rev() {
             self.inbox.push_front(record);
         }
@@ -398,12 +334,15 @@ impl<D: Decider, C: Codec<D>> Handler for CommandHandler<D, C> {
             (Phase::Stamping | Phase::Transacting, Input::TransactionCommitted { last_result }) => {
                 self.committed(moment, last_result)
             }
+            (Phase::Transacting, Input::Written(records)) => self.go_on_deciding(records),
             (Phase::Stamping | Phase::Transacting, Input::TransactionAborted(reason)) => {
                 self.aborted(&reason)
             }
-            (Phase::Stamping | Phase::Transacting, Input::TransactionUnknown(reason)) => {
-                self.unknown(&reason)
-            }
+            (Phase::Abandoning, Input::TransactionAborted(_)) => self.abandoned(moment),
+            (
+                Phase::Stamping | Phase::Transacting | Phase::Abandoning,
+                Input::TransactionUnknown(reason),
+            ) => self.unknown(&reason),
             (Phase::SettlingFence, Input::Fenced) => {
                 self.phase = Phase::SettlingRead;
                 Action::ReadCommitted
@@ -427,10 +366,4 @@ impl<D: Decider, C: Codec<D>> Handler for CommandHandler<D, C> {
             ..self.counts
         }
     }
-}
-
-/// A transaction's last result, but for its place.
-fn last_result(transaction: &Transaction, now: Timestamp) -> Option<Noted> {
-    let record = transaction.records.iter().rfind(|record| record.kind == Kind::Results)?;
-    Some(Noted::new(0, record.key.as_deref(), record.value.as_deref(), now))
 }

@@ -34,6 +34,9 @@ pub struct Settings {
     pub partition_count: i32,
     /// The most commands in one transaction.
     pub batch_max: usize,
+    /// The most commands that are decided before what they gave is written: a turn with more is
+    /// decided and written in turns, so that what it holds fits a processor's cache.
+    pub chunk_max: usize,
     /// The most bytes of commands in one transaction.
     pub batch_bytes_max: usize,
     /// Whether an event's time may be the client's.
@@ -69,6 +72,8 @@ pub enum Input {
     Arrived(Vec<Record>),
     /// Everything that was to be delivered is acknowledged.
     Delivered,
+    /// The records are part of the transaction, which is open; the list is there to be filled again.
+    Written(Vec<Outgoing>),
     /// The transaction is committed.
     TransactionCommitted {
         /// The offset of its last result, if the brokers have said.
@@ -136,8 +141,12 @@ pub enum Action {
     },
     /// Send these, outside any transaction, and wait until every one is acknowledged.
     Deliver(Vec<Crossing>),
-    /// Write these and the offset in one transaction.
+    /// Write the offset and these in a new transaction.
     Transact(Transaction),
+    /// Write these, too, in the transaction that is open.
+    Append(Chunk),
+    /// Abort the transaction that is open.
+    Abort,
     /// Ask the registry for a schema, until it answers.
     LookUpSchema(u32),
     /// Do nothing for a while.
@@ -153,15 +162,24 @@ pub enum Action {
     Stop(String),
 }
 
-/// One transaction: everything or nothing.
+/// One transaction, or its beginning: everything or nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
     /// The next command to read after it.
     pub next_offset: i64,
     /// What stands beside the committed offset.
     pub metadata: String,
+    /// The records that come first.
+    pub chunk: Chunk,
+}
+
+/// Some records of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
     /// The records, in order, all for the owner's own partition.
     pub records: Vec<Outgoing>,
+    /// Whether these are all, and the transaction is to be committed; else the answer is `Written`.
+    pub is_last: bool,
 }
 
 /// The moment of a step and a number that nobody has drawn before: the only things a machine is

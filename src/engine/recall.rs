@@ -5,7 +5,7 @@
 use super::answers::Answers;
 use super::dedup::{Answer, CommandKey};
 use super::reply::{IDEMPOTENCY_CONFLICT, Refusal, Request, Verdict, raw_content_hash};
-use super::shelf::{Shelf, ShelfError};
+use super::shelf::Shelf;
 use super::streams::{self, Streams};
 use super::turn::{Stream, Turn};
 use crate::kernel::codec::Codec;
@@ -23,12 +23,6 @@ pub struct Memory<'a, S> {
 }
 
 impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
-    /// Why nothing of this turn may be committed, if the shelf did not answer.
-    #[must_use]
-    pub const fn trouble(&self) -> Option<&ShelfError> {
-        self.trouble.as_ref()
-    }
-
     pub(super) fn stream_hash(&self, id: &str) -> StreamHash {
         self.stream(id).map_or_else(|| StreamHash::new(D::NAME, id), |stream| stream.hash)
     }

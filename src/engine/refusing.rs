@@ -82,6 +82,7 @@ mod tests {
     use super::*;
     use crate::engine::answers::Answers;
     use crate::engine::dispatch::Targets;
+    use crate::engine::draft::Draft;
     use crate::engine::position::Position;
     use crate::engine::protocol::Settings;
     use crate::engine::recall::Memory;
@@ -214,6 +215,7 @@ mod tests {
             partition: 0,
             partition_count: 1,
             batch_max: 100,
+            chunk_max: 100,
             batch_bytes_max: 1_000_000,
             trust_command_time: false,
             snapshot_every: 100,
@@ -238,7 +240,8 @@ mod tests {
             let memory = Memory { streams: &streams, answers: &answers, shelf: &shelf };
             let position = Position::default();
             let now = Timestamp(1_000_000);
-            let mut turn = Turn::<Counter, _>::new(&settings, &Counter, memory, &position, now);
+            let draft = Draft::<Counter>::new(now);
+            let mut turn = Turn::resume(&settings, &Counter, memory, &position, draft);
             for (offset, value) in (0..).zip(["count", value, "count"]) {
                 let mut headers = Headers::default();
                 headers.push("ce_id", Uuid::from_u128(offset).to_string());
@@ -251,7 +254,7 @@ mod tests {
                 })
                 .unwrap();
             }
-            let (changes, records, _) = turn.finish();
+            let Draft { changes, records, .. } = turn.pause().unwrap();
             let failed: Vec<bool> = of(Kind::Results, &records)
                 .iter()
                 .map(|record| record.value.as_deref() == Some(&[1]))

@@ -3,7 +3,7 @@
 //! The timers topic is the truth (key: aggregate id, 0x00, name; value: the moment as i64
 //! big-endian, in microseconds); the owner of the partition keeps them in order of time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -154,17 +154,18 @@ impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {
             Verdict::Failed(reason) => self.fire_later(due, &reason),
         }
     }
+}
 
-    /// The records of all changed timers, as they are after the turn.
-    pub(super) fn timer_records(&self) -> Vec<Outgoing> {
-        let record = |((id, name), at): (&(String, String), &Option<Timestamp>)| Outgoing {
-            kind: Kind::Timers,
-            key: Some(timer_key(id, name)),
-            value: at.map(|at| at.0.to_be_bytes().to_vec()),
-            headers: Headers::default(),
-        };
-        self.changes.timers.iter().map(record).collect()
-    }
+/// The records of all changed timers, as they are after a turn.
+pub(super) fn records(
+    changed: &BTreeMap<(String, String), Option<Timestamp>>,
+) -> impl Iterator<Item = Outgoing> {
+    changed.iter().map(|((id, name), at)| Outgoing {
+        kind: Kind::Timers,
+        key: Some(timer_key(id, name)),
+        value: at.map(|at| at.0.to_be_bytes().to_vec()),
+        headers: Headers::default(),
+    })
 }
 
 #[cfg(test)]

@@ -4,15 +4,16 @@
 //! A turn works on an overlay: the committed state stays as it is until the transaction has
 //! committed, so an abort costs nothing but the overlay.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::dedup::{Answer, CommandKey};
+use super::dedup::Answer;
+use super::draft::{Changes, Draft};
 use super::metadata::Metadata;
-use super::origin::{Origin, Sender, Source};
+use super::origin::{Origin, Sender};
 use super::position::Position;
 use super::protocol::{Crossing, Settings};
 use super::recall::Memory;
@@ -24,9 +25,9 @@ use super::shelf::ShelfError;
 use super::snapshot;
 use crate::kernel::codec::{BadCommand, Codec, Decoded, Undecoded};
 use crate::kernel::decider::{Context, Decider, Rejection, Timer};
-use crate::kernel::message::{Headers, Outgoing, Record};
+use crate::kernel::message::{Outgoing, Record};
 use crate::kernel::result::CommandResult;
-use crate::kernel::stream::{ID_BYTES_MAX, Kind, StreamHash, is_aggregate_id, partition_of};
+use crate::kernel::stream::{ID_BYTES_MAX, StreamHash, is_aggregate_id, partition_of};
 use crate::kernel::time::Timestamp;
 
 /// The longest value of a command, in bytes.
@@ -74,88 +75,40 @@ pub struct Turn<'a, D: Decider, C> {
     pub crossings: Vec<Crossing>,
 }
 
-/// What a turn changes in memory once it is committed.
-#[derive(Debug)]
-pub struct Changes<D: Decider> {
-    /// The streams as they are after the turn.
-    pub streams: Overlay<D::State>,
-    /// How many of them are new.
-    pub new_streams: u64,
-    /// The new answers.
-    pub answers: HashMap<CommandKey, Answer>,
-    /// The origins taken.
-    pub origins: BTreeMap<Source, (i64, u32)>,
-    /// The timers that were set (to when) or cleared, by aggregate and name.
-    pub timers: BTreeMap<(String, String), Option<Timestamp>>,
-    /// How many commands were decided, repeats and refusals included.
-    pub command_count: u64,
-    /// How many events follow.
-    pub event_count: u64,
-}
-
-impl<D: Decider> Default for Changes<D> {
-    fn default() -> Self {
-        Self {
-            streams: Overlay::new(),
-            new_streams: 0,
-            answers: HashMap::new(),
-            origins: BTreeMap::new(),
-            timers: BTreeMap::new(),
-            command_count: 0,
-            event_count: 0,
-        }
-    }
-}
-
 impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
-    /// Starts a turn at that moment.
-    pub fn new(
+    /// Goes on with a turn, or begins one.
+    pub fn resume(
         settings: &'a Settings,
         codec: &'a C,
         memory: Memory<'a, D::State>,
         position: &'a Position,
-        now: Timestamp,
+        draft: Draft<D>,
     ) -> Self {
+        let Draft { now, fetched, changes, snapshots_due, time_text, records, crossings } = draft;
         Self {
             settings,
             codec,
             memory,
-            fetched: Overlay::new(),
+            fetched,
             trouble: None,
             position,
             now,
-            changes: Changes::default(),
-            snapshots_due: BTreeSet::new(),
-            time_text: (now, now.to_rfc3339()),
-            records: Vec::new(),
-            crossings: Vec::new(),
+            changes,
+            snapshots_due,
+            time_text,
+            records,
+            crossings,
         }
     }
 
-    /// Makes room for that many commands at once: growing bit by bit copies everything each time.
-    pub fn reserve(&mut self, commands: usize) {
-        self.records.reserve(commands * 2 + 1);
-        self.changes.streams.reserve(commands);
-        self.changes.answers.reserve(commands);
-    }
-
-    /// Ends the turn: what it changes in memory, what it writes, and what it sends on first.
-    #[must_use]
-    pub fn finish(mut self) -> (Changes<D>, Vec<Outgoing>, Vec<Crossing>) {
-        for id in std::mem::take(&mut self.snapshots_due) {
-            let stream = self.changes.streams.get(id.as_str());
-            let value = stream.and_then(|stream| snapshot::to_bytes::<D>(stream));
-            let key = Some(id.into_bytes());
-            let headers = Headers::default();
-            let record = Outgoing { kind: Kind::Snapshots, key, value, headers };
-            // A state that is too large for a record is folded from its events instead.
-            if record.value.is_some() && record.byte_count() <= EVENT_BYTES_MAX {
-                self.records.push(record);
-            }
-        }
-        let timers = self.timer_records();
-        self.records.extend(timers);
-        (self.changes, self.records, self.crossings)
+    /// What has come of the turn so far.
+    ///
+    /// # Errors
+    /// The shelf did not answer: nothing that was decided counts.
+    pub fn pause(self) -> Result<Draft<D>, ShelfError> {
+        let Self { now, fetched, changes, snapshots_due, time_text, records, crossings, .. } = self;
+        let draft = Draft { now, fetched, changes, snapshots_due, time_text, records, crossings };
+        self.trouble.map_or(Ok(draft), Err)
     }
 
     /// Takes one command in. A panic on the way is our bug, but it must not stop the partition.

@@ -16,15 +16,15 @@ use super::plan::TopicNames;
 use super::progress::Progress;
 use crate::clock;
 use crate::config;
-use crate::engine::protocol::{Action, Crossing, From, Handler, Input, Moment, Transaction};
-use crate::kernel::message::{Outgoing, Record};
+use crate::engine::protocol::{Action, Crossing, From, Handler, Input, Moment};
+use crate::kernel::message::Record;
 use crate::kernel::stream::Kind;
 use crate::kernel::time::Timestamp;
 use crate::log::kafka::Error;
 use crate::log::kafka::crossing::CrossingProducer;
 use crate::log::kafka::group::{ConsumerGroupMetadata, Place, Witness};
 use crate::log::kafka::reader::{Begin, ReaderPool};
-use crate::log::kafka::transaction::{End, InputOffset, TransactionalProducer};
+use crate::log::kafka::transaction::TransactionalProducer;
 
 /// How often a waiting lane looks whether it should stop.
 const STOP_CHECK: Duration = Duration::from_millis(100);
@@ -107,7 +107,9 @@ impl Lane {
     fn run(mut self) {
         let mut action = self.handler.start();
         loop {
-            if self.is_stopping() {
+            // A transaction that is begun is finished first.
+            let is_open = matches!(action, Action::Append(_) | Action::Abort);
+            if !is_open && self.is_stopping() {
                 return;
             }
             action = match self.perform(action) {
@@ -127,7 +129,9 @@ impl Lane {
             Action::Ready { next_offset } => self.ready(next_offset)?,
             Action::Receive { until } => self.receive(until)?,
             Action::Deliver(crossings) => self.deliver(&crossings)?,
-            Action::Transact(transaction) => self.transact(&transaction),
+            Action::Transact(transaction) => self.transact(transaction),
+            Action::Append(chunk) => self.append(chunk),
+            Action::Abort => self.abort(),
             Action::LookUpSchema(id) => self.look_up(id)?,
             Action::Sleep(wait) => {
                 self.sleep(wait)?;
@@ -160,11 +164,11 @@ impl Lane {
         self.stop.load(Ordering::Acquire)
     }
 
-    fn status(&self) -> std::sync::MutexGuard<'_, LaneStatus> {
+    pub(super) fn status(&self) -> std::sync::MutexGuard<'_, LaneStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_state(&self, state: LaneState) {
+    pub(super) fn set_state(&self, state: LaneState) {
         self.status().state = state;
     }
 
@@ -381,59 +385,6 @@ impl Lane {
                     return Ok(Input::Delivered);
                 }
                 Err(error) => self.waiting("cannot send commands on", &chain(&error))?,
-            }
-        }
-    }
-
-    fn transact(&mut self, transaction: &Transaction) -> Input {
-        let Some(producer) = &self.producer else {
-            return Input::TransactionUnknown("there is no producer".to_owned());
-        };
-        let input = InputOffset {
-            topic: self.topics.commands.clone(),
-            partition: self.partition,
-            next_offset: transaction.next_offset,
-            metadata: transaction.metadata.clone(),
-        };
-        let membership = Arc::clone(&self.shared.membership);
-        let stop = Arc::clone(&self.stop);
-        let topic = |record: &Outgoing| self.topics.of(record.kind);
-        let is_result = |record: &Outgoing| record.kind == Kind::Results;
-        let end = producer.transact(
-            &input,
-            || membership(&stop),
-            self.partition,
-            &transaction.records,
-            transaction.records.iter().rposition(is_result),
-            topic,
-        );
-        match end {
-            End::Committed(last_result) => {
-                self.aborts = 0;
-                self.offset_is_lost = false;
-                // Also behind a fence in the middle of its work; a stamp comes before that.
-                let state = self.status().state;
-                if matches!(state, LaneState::Waiting | LaneState::Fencing) {
-                    self.set_state(LaneState::Running);
-                }
-                Input::TransactionCommitted { last_result }
-            }
-            End::Aborted(reason) => {
-                self.aborts += 1;
-                let mut status = self.status();
-                status.last_error = Some(reason.clone());
-                // Once may be a rebalance; again and again is something to be seen.
-                if self.aborts > 1 {
-                    status.state = LaneState::Waiting;
-                }
-                drop(status);
-                Input::TransactionAborted(reason)
-            }
-            End::Unknown(reason) => {
-                self.status().last_error = Some(reason.clone());
-                // Its producer may be fatal or fenced: the next fence makes a new one.
-                self.producer = None;
-                Input::TransactionUnknown(reason)
             }
         }
     }

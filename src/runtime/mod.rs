@@ -5,6 +5,7 @@ pub mod lane;
 mod lane_handle;
 mod lane_offset;
 pub mod lane_status;
+mod lane_writing;
 mod plan;
 mod progress;
 pub mod projection;

@@ -14,6 +14,9 @@ use crate::log::kafka::group::Witness;
 
 /// The most bytes of commands in one transaction.
 const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The most commands whose records are held at a time: with some 1.5 kB a command, about what a
+/// processor's second cache holds.
+const CHUNK_MAX: usize = 250;
 /// Answers are remembered a little longer than the 24 h that are promised.
 const WINDOW_SECONDS: i64 = 25 * 3_600;
 
@@ -84,6 +87,7 @@ impl Plan {
                 partition: 0,
                 partition_count,
                 batch_max: config.handler.batch.clamp(1, 5_000),
+                chunk_max: CHUNK_MAX,
                 batch_bytes_max: BATCH_BYTES_MAX,
                 trust_command_time: config.handler.command_time == CommandTime::Trust,
                 snapshot_every: config.handler.snapshot_every,

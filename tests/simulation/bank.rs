@@ -123,7 +123,7 @@ impl Bank {
     pub(crate) fn handler(
         &self,
         seat: Seat,
-        (batch_max, in_memory): (usize, usize),
+        (batch_max, chunk_max, in_memory): (usize, usize, usize),
         (mood, leaks): (&Arc<Mood>, bool),
         shelf: MemoryShelf,
     ) -> Box<dyn Handler> {
@@ -139,6 +139,7 @@ impl Bank {
             partition,
             partition_count: partitions(aggregate),
             batch_max,
+            chunk_max,
             batch_bytes_max: 1 << 20,
             trust_command_time: false,
             snapshot_every: 5,

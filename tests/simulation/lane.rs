@@ -1,7 +1,9 @@
 //! Drives one handler: its actions are carried out on the log in memory, with every fault between.
 
 use millrace::engine::position::Position;
-use millrace::engine::protocol::{Action, Committed, Crossing, From, Handler, Input, Transaction};
+use millrace::engine::protocol::{
+    Action, Chunk, Committed, Crossing, From, Handler, Input, Transaction,
+};
 use millrace::engine::shelf::MemoryShelf;
 use millrace::kernel::message::Record;
 use millrace::kernel::stream::{Kind, POSITION_KEY};
@@ -20,6 +22,10 @@ pub(crate) struct Lane {
     doing: Doing,
     epoch: u32,
     read_from: i64,
+    /// Behind the commands of the transaction that is open.
+    next_offset: i64,
+    /// Where the last result of the transaction that is open stands.
+    last_result: Option<i64>,
     /// Which of the partition's disks is its own.
     disk: usize,
     /// How many microseconds its clock is wrong.
@@ -32,11 +38,10 @@ enum Doing {
         kind: Kind,
         from: i64,
     },
-    /// The offset and these records are to be written, then comes the commit.
+    /// The offset is written, and these records are to be; behind the last comes the commit.
     Writing {
-        transaction: Transaction,
+        chunk: Chunk,
         written: usize,
-        last_result: Option<i64>,
     },
     Sending {
         crossings: Vec<Crossing>,
@@ -53,13 +58,26 @@ impl Lane {
         if shared.is_planted(Planted::Answers) {
             shelf = MemoryShelf::default();
         }
-        let sizes = (batch_max, shared.in_memory);
+        let chunk_max = shared.rng.random_range(1..=batch_max);
+        let sizes = (batch_max, chunk_max, shared.in_memory);
         let mut handler = shared.bank.handler(seat, sizes, (&shared.mood, leaks), shelf);
         let doing = Doing::Act(handler.start());
         let Place { aggregate, partition, .. } = seat.place;
         let transactional_id = format!("{}.{aggregate}.{partition}", seat.group);
         let skew = shared.draw_skew();
-        Self { seat, transactional_id, handler, doing, epoch: 0, read_from: 0, disk, skew }
+        let (epoch, read_from, next_offset, last_result) = (0, 0, 0, None);
+        Self {
+            seat,
+            transactional_id,
+            handler,
+            doing,
+            epoch,
+            read_from,
+            next_offset,
+            last_result,
+            disk,
+            skew,
+        }
     }
 
     /// Whether nothing but a command or a timer moves it on.
@@ -75,7 +93,7 @@ impl Lane {
 
     /// Whether it is in the middle of a transaction.
     pub(crate) const fn is_writing(&self) -> bool {
-        matches!(self.doing, Doing::Writing { .. })
+        matches!(self.doing, Doing::Writing { .. } | Doing::Act(Action::Append(_) | Action::Abort))
     }
 
     /// When it is to be woken.
@@ -113,9 +131,7 @@ impl Lane {
         match doing {
             Doing::Act(action) => self.act(shared, action, is_member),
             Doing::Restoring { kind, from } => self.restore(shared, kind, from),
-            Doing::Writing { transaction, written, last_result } => {
-                self.write(shared, transaction, written, last_result)
-            }
+            Doing::Writing { chunk, written } => self.write(shared, chunk, written),
             Doing::Sending { crossings, sent } => self.send(shared, crossings, sent),
         }
     }
@@ -166,6 +182,15 @@ impl Lane {
                 true
             }
             Action::Transact(transaction) => self.begin(shared, transaction, is_member),
+            Action::Append(chunk) => {
+                shared.tally.chunks += 1;
+                self.doing = Doing::Writing { chunk, written: 0 };
+                true
+            }
+            Action::Abort => {
+                shared.tally.abandoned += 1;
+                self.abort(shared)
+            }
             Action::Sleep(_) => self.answer(shared, Input::Woken),
             Action::Wait { .. } => {
                 shared.tally.waits += 1;
@@ -236,12 +261,14 @@ impl Lane {
         if !is_member || shared.one_in(shared.faults.abort) {
             return self.abort(shared);
         }
-        let Transaction { next_offset, metadata, .. } = &transaction;
+        let Transaction { next_offset, metadata, chunk } = transaction;
         let Seat { group, place, .. } = self.seat;
-        let offset = GroupOffset { group, place, offset: *next_offset, metadata: metadata.clone() };
+        let offset = GroupOffset { group, place, offset: next_offset, metadata };
         let outcome = shared.log.send_offset((&self.transactional_id, self.epoch), offset);
         assert_eq!(outcome, Ok(()), "it was just begun");
-        self.doing = Doing::Writing { transaction, written: 0, last_result: None };
+        self.next_offset = next_offset;
+        self.last_result = None;
+        self.doing = Doing::Writing { chunk, written: 0 };
         true
     }
 
@@ -264,33 +291,33 @@ impl Lane {
         self.answer(shared, Input::TransactionUnknown(reason.to_owned()))
     }
 
-    fn write(
-        &mut self,
-        shared: &mut Shared,
-        transaction: Transaction,
-        written: usize,
-        mut last_result: Option<i64>,
-    ) -> bool {
+    fn write(&mut self, shared: &mut Shared, chunk: Chunk, written: usize) -> bool {
         let some = shared.rng.random_range(1..10);
         let at = shared.tick();
         let producer = (self.transactional_id.as_str(), self.epoch);
-        for record in transaction.records.iter().skip(written).take(some) {
+        for record in chunk.records.iter().skip(written).take(some) {
             let place = self.own(record.kind);
             if let Err(refused) = shared.log.send(producer, place, record, at) {
                 return self.refused(shared, refused);
             }
             if record.kind == Kind::Results {
-                last_result = Some(shared.log.end_offset(place) - 1);
+                self.last_result = Some(shared.log.end_offset(place) - 1);
             }
         }
         let written = written + some;
-        let hurries = shared.is_planted(Planted::Drain) && shared.one_in(10);
-        if written < transaction.records.len() && !hurries {
-            self.doing = Doing::Writing { transaction, written, last_result };
+        let hurries = shared.is_planted(Planted::Drain) && chunk.is_last && shared.one_in(10);
+        if written < chunk.records.len() && !hurries {
+            self.doing = Doing::Writing { chunk, written };
             return true;
         }
+        if !chunk.is_last {
+            if shared.one_in(shared.faults.abort) {
+                return self.abort(shared);
+            }
+            return self.answer(shared, Input::Written(Vec::new()));
+        }
         if let Some(forced) = shared.forced_commit(self.seat.place) {
-            return self.end_as_forced(shared, forced, transaction.next_offset);
+            return self.end_as_forced(shared, forced, self.next_offset);
         }
         if shared.one_in(shared.faults.abort) {
             return self.abort(shared);
@@ -309,7 +336,7 @@ impl Lane {
             Ok(()) if shared.one_in(shared.faults.crash_at_commit) => false,
             Ok(()) => {
                 // Now and then the brokers do not say.
-                let last_result = last_result.filter(|_| !shared.one_in(10));
+                let last_result = self.last_result.filter(|_| !shared.one_in(10));
                 self.answer(shared, Input::TransactionCommitted { last_result })
             }
         }

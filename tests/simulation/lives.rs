@@ -12,7 +12,7 @@ use millrace::engine::command_handler::CommandHandler;
 use millrace::engine::dispatch::Targets;
 use millrace::engine::origin::{Origin, Sender, Signed, Source};
 use millrace::engine::protocol::{
-    Action, Committed, From, Handler, Input, Moment, Settings, Transaction,
+    Action, Chunk, Committed, From, Handler, Input, Moment, Settings, Transaction,
 };
 use millrace::engine::shelf::{MemoryShelf, ShelfError};
 use millrace::kernel::message::{Headers, Outgoing, Record};
@@ -26,6 +26,8 @@ struct Life<'l> {
     handler: CommandHandler<Transfer, TransferCodec>,
     log: &'l mut Vec<(Kind, Record)>,
     committed: Option<(i64, String)>,
+    /// The offset of the transaction that is open.
+    open: (i64, String),
     /// What was asked for, in order.
     restored: Vec<(Kind, From)>,
     waits: Vec<String>,
@@ -43,6 +45,7 @@ fn settings() -> Settings {
         partition: 0,
         partition_count: 1,
         batch_max: 3,
+        chunk_max: 2,
         batch_bytes_max: 1 << 20,
         trust_command_time: false,
         snapshot_every: 100,
@@ -58,7 +61,8 @@ impl<'l> Life<'l> {
     fn new(log: &'l mut Vec<(Kind, Record)>, shelf: &MemoryShelf) -> Self {
         let codec = Arc::new(TransferCodec::new(Arc::new(Schemas::numbered_from(1))));
         let handler = CommandHandler::new(settings(), codec, Box::new(shelf.clone()));
-        Self { handler, log, committed: None, restored: Vec::new(), waits: Vec::new() }
+        let (committed, open) = (None, <(i64, String)>::default());
+        Self { handler, log, committed, open, restored: Vec::new(), waits: Vec::new() }
     }
 
     /// Lives until commands are waited for; `heal` is called at every wait for the shelf.
@@ -91,9 +95,11 @@ impl<'l> Life<'l> {
                     }
                 }
                 Action::Ready { .. } => Input::Started,
-                Action::Transact(transaction) => {
-                    Input::TransactionCommitted { last_result: self.write(&transaction) }
+                Action::Transact(Transaction { next_offset, metadata, chunk }) => {
+                    self.open = (next_offset, metadata);
+                    self.write(&chunk)
                 }
+                Action::Append(chunk) => self.write(&chunk),
                 Action::Wait { reason, .. } => {
                     self.waits.push(reason);
                     heal();
@@ -115,9 +121,9 @@ impl<'l> Life<'l> {
         self.run(action, || {});
     }
 
-    fn write(&mut self, transaction: &Transaction) -> Option<i64> {
+    fn write(&mut self, chunk: &Chunk) -> Input {
         let mut last_result = None;
-        for Outgoing { kind, key, value, headers } in &transaction.records {
+        for Outgoing { kind, key, value, headers } in &chunk.records {
             let offset = self.log.iter().filter(|(found, _)| found == kind).count();
             let offset = i64::try_from(offset).unwrap();
             let boxed = |bytes: &Option<Vec<u8>>| bytes.clone().map(Vec::into_boxed_slice);
@@ -128,8 +134,11 @@ impl<'l> Life<'l> {
                 last_result = Some(offset);
             }
         }
-        self.committed = Some((transaction.next_offset, transaction.metadata.clone()));
-        last_result
+        if !chunk.is_last {
+            return Input::Written(Vec::new());
+        }
+        self.committed = Some(self.open.clone());
+        Input::TransactionCommitted { last_result }
     }
 
     /// Sends a command for each of these numbers, each to a transfer of its own.

@@ -103,6 +103,10 @@ pub(crate) struct Tally {
     pub(crate) waits: u64,
     /// How much an operator sent again that broke at a saga.
     pub(crate) repaired: u64,
+    /// Chunks behind the first of their turn.
+    pub(crate) chunks: u64,
+    /// Turns that were given up in the middle.
+    pub(crate) abandoned: u64,
 }
 
 impl Tally {
@@ -116,6 +120,8 @@ impl Tally {
         self.days += other.days;
         self.waits += other.waits;
         self.repaired += other.repaired;
+        self.chunks += other.chunks;
+        self.abandoned += other.abandoned;
     }
 
     pub(crate) fn faults(&self) -> u64 {

@@ -92,7 +92,9 @@ impl Default for Delivered {
 impl Deliveries {
     fn take_in(&self, mark: usize, delivery: ffi::Delivery) {
         match delivery {
-            Ok(offset) if mark == MARK => self.0.marked.store(offset, Ordering::Release),
+            Ok(offset) if mark == MARK => {
+                self.0.marked.fetch_max(offset, Ordering::AcqRel);
+            }
             Ok(_) => {}
             Err(reason) => {
                 let failed = &self.0.failed;
@@ -160,46 +162,59 @@ impl TransactionalProducer {
         Ok(opened)
     }
 
-    /// Writes records and the input's offset, all or nothing.
+    /// Begins a transaction with the input's offset.
     ///
-    /// `group` gives the group's metadata if we are a member in good standing; `topic` names the
-    /// topic of a record, the same for all of a kind; the end tells the offset of the record at
-    /// `marked`.
-    pub fn transact<'t>(
+    /// `group` gives the group's metadata if we are a member in good standing.
+    ///
+    /// # Errors
+    /// How the transaction ended already.
+    pub fn begin(
         &self,
         input: &InputOffset,
         group: impl FnOnce() -> Option<ConsumerGroupMetadata>,
+    ) -> Result<(), End> {
+        self.deliveries.take_failed();
+        self.deliveries.take_marked();
+        self.producer
+            .begin_transaction()
+            .map_err(|error| End::Unknown(format!("begin: {error}")))?;
+        let Some(group) = group() else {
+            return Err(self.abort("not a member of the group at the moment".to_owned()));
+        };
+        let offsets = offsets(input).map_err(|error| self.abort(format!("offset: {error}")))?;
+        self.producer
+            .send_offsets_to_transaction(&offsets, &group, OFFSETS_TIMEOUT)
+            .map_err(|error| self.after_error("sending the offset", &error))
+    }
+
+    /// Hands records over for the transaction that was begun; what becomes of them is known when it
+    /// ends.
+    ///
+    /// `topic` names the topic of a record, the same for all of a kind; the end tells the offset of
+    /// the last record that was `marked`.
+    ///
+    /// # Errors
+    /// How the transaction ended already.
+    pub fn write<'t>(
+        &self,
         partition: i32,
         records: &[Outgoing],
         marked: Option<usize>,
         topic: impl Fn(&Outgoing) -> &'t str,
-    ) -> End {
-        self.deliveries.take_failed();
-        self.deliveries.take_marked();
-        if let Err(error) = self.producer.begin_transaction() {
-            return End::Unknown(format!("begin: {error}"));
-        }
-        let Some(group) = group() else {
-            return self.abort("not a member of the group at the moment".to_owned());
-        };
-        let offsets = match offsets(input) {
-            Ok(offsets) => offsets,
-            Err(error) => return self.abort(format!("offset: {error}")),
-        };
-        let sent = self.producer.send_offsets_to_transaction(&offsets, &group, OFFSETS_TIMEOUT);
-        if let Err(error) = sent {
-            return self.after_error("sending the offset", &error);
-        }
-        if let Err(error) = self.send(records, topic, partition, marked) {
-            return self.after_error("sending a record", &error);
-        }
+    ) -> Result<(), End> {
+        self.send(records, topic, partition, marked)
+            .map_err(|error| self.after_error("sending a record", &error))
+    }
+
+    /// Commits, once everything has arrived.
+    pub fn commit(&self) -> End {
         if !self.drain() {
             return self.abort("the brokers did not take the records in time".to_owned());
         }
         if let Some(failed) = self.deliveries.take_failed() {
             return self.abort(failed);
         }
-        self.commit()
+        self.commit_drained()
     }
 
     /// Ends whatever the group still holds open for this producer, by aborting a transaction that
@@ -268,7 +283,7 @@ impl TransactionalProducer {
         true
     }
 
-    fn commit(&self) -> End {
+    fn commit_drained(&self) -> End {
         let deadline = Instant::now() + COMMIT_TIMEOUT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -297,7 +312,8 @@ impl TransactionalProducer {
         self.abort(reason)
     }
 
-    fn abort(&self, reason: String) -> End {
+    /// Aborts; the reason is told on.
+    pub fn abort(&self, reason: String) -> End {
         // What is still queued would only be sent to be thrown away.
         self.producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
         match self.producer.abort_transaction(ABORT_TIMEOUT) {
