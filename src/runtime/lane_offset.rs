@@ -3,7 +3,7 @@
 //! Only the owner asks, once older owners are fenced off; so an offset that stays pending is one
 //! that nobody will ever settle.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use super::lane::{Lane, Stopping, chain};
 use crate::engine::protocol::{Committed, Input};
@@ -17,29 +17,34 @@ impl Lane {
     /// Asks the group where it stands, until it says.
     pub(super) fn read_committed(&mut self) -> Result<Input, Stopping> {
         let mut tries = 0;
+        let place = self.place();
         loop {
             if self.is_stopping() {
                 return Err(Stopping);
             }
-            if tries > 0 && tries % COMMITTED_TRIES == 0 {
+            if tries == COMMITTED_TRIES {
+                tries = 0;
                 self.end_what_is_open();
             }
-            tries += 1;
-            let standing = {
-                let witness = self.shared.witness.lock().unwrap_or_else(PoisonError::into_inner);
-                witness.standing(&self.place())
-            };
-            match standing {
-                Ok(standing) => {
-                    let offset = standing.committed.filter(|_| !self.offset_is_lost);
-                    return Ok(Input::Committed(Committed {
-                        offset,
-                        log_start: standing.log_start,
-                        log_end: standing.log_end,
-                    }));
+            let witness = Arc::clone(&self.shared.witness);
+            let witness = witness.lock().unwrap_or_else(PoisonError::into_inner);
+            let ends = witness.ends(&place);
+            let committed = ends.is_ok().then(|| witness.committed(&place));
+            drop(witness);
+            let error = match (ends, committed) {
+                (Ok((log_start, log_end)), Some(Ok(committed))) => {
+                    let offset = committed.filter(|_| !self.offset_is_lost);
+                    return Ok(Input::Committed(Committed { offset, log_start, log_end }));
                 }
-                Err(error) => self.waiting("cannot read the committed offset", &error)?,
-            }
+                // The brokers do tell, but not this: a transaction seems to hold it.
+                (Ok(_), Some(Err(error))) => {
+                    tries += 1;
+                    error
+                }
+                (Ok(_), None) => continue,
+                (Err(error), _) => error,
+            };
+            self.waiting("cannot read the committed offset", &error)?;
         }
     }
 

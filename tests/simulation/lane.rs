@@ -26,6 +26,8 @@ pub(crate) struct Lane {
     next_offset: i64,
     /// Where the last result of the transaction that is open stands.
     last_result: Option<i64>,
+    /// The group's offset was freed: it is no witness before the next commit.
+    offset_is_lost: bool,
     /// Which of the partition's disks is its own.
     disk: usize,
     /// How many microseconds its clock is wrong.
@@ -75,6 +77,7 @@ impl Lane {
             read_from,
             next_offset,
             last_result,
+            offset_is_lost: false,
             disk,
             skew,
         }
@@ -205,14 +208,36 @@ impl Lane {
         let Seat { group, place, .. } = self.seat;
         match shared.log.committed_offset(group, place) {
             Ok(offset) => {
+                let offset = offset.filter(|_| !self.offset_is_lost);
                 let log_end = shared.log.end_offset(place);
                 self.answer(shared, Input::Committed(Committed { offset, log_start: 0, log_end }))
             }
+            // Only what stays pending is freed; it may be another owner that is at work.
+            Err(_) if shared.one_in(3) => self.free_offset(shared),
             Err(_) => {
                 self.doing = Doing::Act(Action::ReadCommitted);
                 true
             }
         }
+    }
+
+    /// Ends what holds the group's offset, as the driver does; whatever is committed there then is
+    /// no witness of the last transaction.
+    fn free_offset(&mut self, shared: &mut Shared) -> bool {
+        let Seat { group, place, .. } = self.seat;
+        let offset = GroupOffset { group, place, offset: 0, metadata: String::new() };
+        let producer = (self.transactional_id.as_str(), self.epoch);
+        self.doing = Doing::Act(Action::ReadCommitted);
+        let begun = shared.log.begin(producer.0, producer.1);
+        let sent = begun.and_then(|()| shared.log.send_offset(producer, offset));
+        if sent.and_then(|()| shared.log.abort(producer.0, producer.1)).is_err() {
+            // Fenced off: it makes a new producer.
+            self.epoch = shared.log.init_producer(&self.transactional_id);
+            return true;
+        }
+        shared.tally.freed += 1;
+        self.offset_is_lost = true;
+        true
     }
 
     fn receive(&mut self, shared: &mut Shared, until: Option<Timestamp>) -> bool {
@@ -325,6 +350,9 @@ impl Lane {
         if shared.one_in(shared.faults.left_open) {
             return self.unknown(shared, "no answer, not done");
         }
+        if shared.one_in(shared.faults.lost_marker) {
+            return self.commit_without_marker(shared);
+        }
         match shared.log.commit(&self.transactional_id, self.epoch) {
             Err(refused) => self.refused(shared, refused),
             Ok(()) if shared.one_in(shared.faults.lost_acknowledgement) => {
@@ -337,12 +365,23 @@ impl Lane {
             Ok(()) => {
                 // Now and then the brokers do not say.
                 let last_result = self.last_result.filter(|_| !shared.one_in(10));
+                self.offset_is_lost = false;
                 self.answer(shared, Input::TransactionCommitted { last_result })
             }
         }
     }
 
+    fn commit_without_marker(&mut self, shared: &mut Shared) -> bool {
+        match shared.log.commit_without_offset(&self.transactional_id, self.epoch) {
+            Ok(()) => self.unknown(shared, "no answer, and no marker beside the offset"),
+            Err(refused) => self.refused(shared, refused),
+        }
+    }
+
     fn end_as_forced(&mut self, shared: &mut Shared, forced: Forced, next_offset: i64) -> bool {
+        if forced == Forced::LostMarker {
+            return self.commit_without_marker(shared);
+        }
         let is_done = matches!(forced, Forced::LostDone | Forced::ForeignDone);
         if is_done {
             shared.log.commit(&self.transactional_id, self.epoch).unwrap();

@@ -118,7 +118,7 @@ fn every_seed_ends_exactly_once() {
         assert!(total.tally.crashes >= 5 * count, "{total:?}");
         assert!(total.tally.repaired >= count, "{total:?}");
         assert!(total.tally.chunks >= 5 * count, "{total:?}");
-        assert!(total.tally.abandoned >= count, "{total:?}");
+        assert!(total.tally.abandoned >= count && total.tally.freed >= count, "{total:?}");
         assert!(total.warm_starts >= 2 * count && total.tally.waits >= count, "{total:?}");
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Faults {
     pub(crate) abort: u32,
     pub(crate) lost_acknowledgement: u32,
     pub(crate) left_open: u32,
+    /// Of a commit that is done, the marker beside the group's offset is lost.
+    pub(crate) lost_marker: u32,
     pub(crate) crash: u32,
     pub(crate) takeover: u32,
     pub(crate) reset: u32,
@@ -53,6 +55,7 @@ impl Faults {
         abort: 0,
         lost_acknowledgement: 0,
         left_open: 0,
+        lost_marker: 0,
         crash: 0,
         takeover: 0,
         reset: 0,
@@ -72,6 +75,7 @@ impl Faults {
         abort: 15,
         lost_acknowledgement: 15,
         left_open: 20,
+        lost_marker: 60,
         crash: 120,
         takeover: 200,
         reset: 400,
@@ -107,6 +111,8 @@ pub(crate) struct Tally {
     pub(crate) chunks: u64,
     /// Turns that were given up in the middle.
     pub(crate) abandoned: u64,
+    /// Offsets that were freed from a transaction that nobody ends.
+    pub(crate) freed: u64,
 }
 
 impl Tally {
@@ -122,6 +128,7 @@ impl Tally {
         self.repaired += other.repaired;
         self.chunks += other.chunks;
         self.abandoned += other.abandoned;
+        self.freed += other.freed;
     }
 
     pub(crate) fn faults(&self) -> u64 {
@@ -163,6 +170,8 @@ pub(crate) enum Forced {
     /// As the two above, and then somebody commits the very offset of the batch.
     ForeignDone,
     ForeignOpen,
+    /// The commit is done, but the marker beside the group's offset is lost with a broker.
+    LostMarker,
     /// The delivery breaks before the record with that number.
     Delivery(usize),
 }

@@ -320,6 +320,24 @@ impl Witness {
     /// # Errors
     /// No broker answers in time, or a transaction holds the offset: never a "no offset".
     pub fn standing(&self, place: &Place) -> Result<Standing, KafkaError> {
+        let (log_start, log_end) = self.ends(place)?;
+        let committed = self.committed(place)?;
+        Ok(Standing { committed, log_start, log_end })
+    }
+
+    /// The first offset that the partition still holds, and the one behind its last record.
+    ///
+    /// # Errors
+    /// No broker answers in time.
+    pub fn ends(&self, place: &Place) -> Result<(i64, i64), KafkaError> {
+        self.consumer.client().fetch_watermarks(&place.0, place.1, COMMITTED_TIMEOUT)
+    }
+
+    /// The group's committed offset and what stands beside it.
+    ///
+    /// # Errors
+    /// No broker answers in time, or a transaction holds the offset: never a "no offset".
+    pub fn committed(&self, place: &Place) -> Result<Option<(i64, String)>, KafkaError> {
         let mut asked = TopicPartitionList::new();
         asked.add_partition_offset(&place.0, place.1, Offset::Invalid)?;
         let list = self.consumer.committed_offsets(asked, COMMITTED_TIMEOUT)?;
@@ -328,10 +346,7 @@ impl Witness {
         }
         let found = ffi::committed_offsets(&list).into_iter().next();
         drop(list);
-        let (log_start, log_end) =
-            self.consumer.client().fetch_watermarks(&place.0, place.1, COMMITTED_TIMEOUT)?;
-        let committed = found.and_then(|found| found.offset.map(|offset| (offset, found.metadata)));
-        Ok(Standing { committed, log_start, log_end })
+        Ok(found.and_then(|found| found.offset.map(|offset| (offset, found.metadata))))
     }
 
     /// The cluster's id.

@@ -25,6 +25,13 @@ fn a_lost_commit_is_settled_by_its_nonce() {
     deposit_ends_once(Forced::LostOpen);
 }
 
+/// A broker comes back without the marker beside the group's offset, which stays pending: nobody is
+/// told what it is, so the position record alone says where the log stands.
+#[test]
+fn a_commit_whose_marker_is_lost_with_a_broker() {
+    deposit_ends_once(Forced::LostMarker);
+}
+
 /// The offset alone says nothing: a tool may have set the very one.
 #[test]
 fn a_foreign_commit_at_the_batchs_own_offset() {
