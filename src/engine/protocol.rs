@@ -72,7 +72,7 @@ pub enum Input {
     Arrived(Vec<Record>),
     /// Everything that was to be delivered is acknowledged.
     Delivered,
-    /// The records are part of the transaction, which is open; the list is there to be filled again.
+    /// The records are in the transaction, which is open; the list is there to be filled again.
     Written(Vec<Outgoing>),
     /// The transaction is committed.
     TransactionCommitted {

@@ -1,3 +1,5 @@
+//! What the log in memory keeps of the real one.
+
 use super::*;
 use crate::kernel::message::Headers;
 

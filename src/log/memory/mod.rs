@@ -7,7 +7,7 @@
 //! | atomicity | records and the group's offset become visible together, or never |
 //! | holes | commit and abort write a marker that takes an offset; compaction leaves holes too |
 //! | a pending offset | `committed_offset` fails while a transaction holds one |
-//! | a marker that a broker's crash lost | the offset is pending until that producer's next marker |
+//! | a marker lost in a crash | the offset is pending until that producer's next marker |
 //!
 //! Beyond Kafka it knows the order in which records became visible, all partitions together: what
 //! must hold at every prefix of the log is checked in that order. Nothing is random here: faults
