@@ -12,8 +12,10 @@ use crate::config::Config;
 /// The most rows of a partition that there should not be that are named.
 const ASTRAY_MAX: u64 = 1_000;
 
-/// The events' table of the generation in use.
+/// The events' table of a generation.
 pub struct Events {
+    /// Which one.
+    pub generation: i32,
     client: Client,
     table: String,
 }
@@ -110,11 +112,11 @@ pub struct Part<'a> {
 }
 
 impl Events {
-    /// Finds the table; `None` if the projection has never run.
+    /// Finds the table in use, or that generation's; `None` if the projection has never run.
     ///
     /// # Errors
     /// ClickHouse does not answer.
-    pub async fn open(config: &Config) -> Result<Option<Self>, Error> {
+    pub async fn open(config: &Config, generation: Option<i32>) -> Result<Option<Self>, Error> {
         let settings = &config.clickhouse;
         let near = ["http://127.", "http://localhost", "http://[::1]"];
         let is_near = near.iter().any(|prefix| settings.url.starts_with(prefix));
@@ -137,11 +139,12 @@ impl Events {
             .await
             .map_err(Error::ClickHouseUnreachable)?;
         let Some(comment) = comment else { return Ok(None) };
-        let generation = comment.split_once("(generation ").and_then(|(_, rest)| {
+        let in_use = comment.split_once("(generation ").and_then(|(_, rest)| {
             rest.split_once(')').and_then(|(number, _)| number.parse::<i32>().ok())
         });
-        let table = format!("{database}.{DOMAIN}_event_g{}", generation.unwrap_or(1));
-        Ok(Some(Self { client, table }))
+        let generation = generation.or(in_use).unwrap_or(1);
+        let table = format!("{database}.{DOMAIN}_event_g{generation}");
+        Ok(Some(Self { generation, client, table }))
     }
 
     /// Where the rows of every partition end.
@@ -168,14 +171,17 @@ impl Events {
         let (database, _) = self.table.split_once('.').unwrap_or_default();
         let known = "SELECT count() FROM system.columns
              WHERE database = {database: String} AND table = 'failed_event'
-             AND name IN ('projection', 'topic', 'stream', 'position')";
+             AND name IN ('projection', 'generation', 'topic', 'stream', 'position')";
         let known = self.client.query_raw(known).param("database", database);
-        if known.fetch_one::<u64>().await.map_err(failed)? != 4 {
+        if known.fetch_one::<u64>().await.map_err(failed)? != 5 {
             return Ok(Parked::new());
         }
         let statement = format!(
             "SELECT projection, topic, stream, toUInt64(min(position)) AS first
-             FROM {database}.failed_event FINAL GROUP BY projection, topic, stream"
+             FROM {database}.failed_event FINAL
+             WHERE projection = 'clickhouse.{DOMAIN}' AND generation = {}
+             GROUP BY projection, topic, stream",
+            self.generation
         );
         let rows = self.client.query_raw(&statement).fetch_all::<First>().await;
         let entry = |row: First| ((row.projection, row.topic, row.stream), row.first);

@@ -69,6 +69,8 @@ pub struct Settings {
     pub postgres: bool,
     /// Whether ClickHouse is.
     pub clickhouse: bool,
+    /// The generation of tables, if it is not the one in use; of one store alone.
+    pub generation: Option<i32>,
     /// Only one partition, for audits bit by bit: this one of all, counted round and round.
     pub only: Option<u64>,
     /// The most streams in one pass over a partition.
@@ -96,6 +98,7 @@ impl Default for Settings {
             snapshots: true,
             postgres: true,
             clickhouse: true,
+            generation: None,
             only: None,
             streams_max: 200_000,
             named_max: 10_000,

@@ -50,6 +50,8 @@ pub struct Checkpoint {
 
 /// One moment of the database.
 pub struct Moment {
+    /// The generation of the tables.
+    pub generation: i32,
     client: Client,
     schema: String,
     domain: String,
@@ -62,11 +64,13 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Takes a look at everything at once; `None` if the projection has never run.
+    /// Takes a look at everything at once, of the generation in use or of that one, whose views
+    /// stand beside its tables; `None` if the projection has never run.
     ///
     /// # Errors
     /// Postgres does not answer.
-    pub async fn open(config: &Config) -> Result<Option<Self>, Error> {
+    pub async fn open(config: &Config, generation: Option<i32>) -> Result<Option<Self>, Error> {
+        let beside = generation;
         let client = connect(&config.postgres.url).await?;
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         let failed = Error::Postgres;
@@ -74,17 +78,22 @@ impl Moment {
         let namespace = &config.namespace;
         let millrace = namespace.underscored("millrace");
         let projection = format!("postgres.{DOMAIN}");
-        let Some(generation) = live(&client, &millrace, &projection).await? else {
-            return Ok(None);
+        let generation = match beside {
+            Some(generation) => Some(generation),
+            None => live(&client, &millrace, &projection).await?,
         };
+        let Some(generation) = generation else { return Ok(None) };
         let now = "SELECT now() - interval '30 days' AS recent_from";
         let now = client.query_one(now, &[]).await.map_err(|error| failed("asking", error))?;
         let recent_from = now.get::<_, DateTime<Utc>>("recent_from").timestamp_micros();
         let checkpoints = checkpoints(&client, &millrace, &projection, generation).await?;
-        let parked = parked(&client, &millrace).await?;
+        let parked = parked(&client, &millrace, &projection, generation).await?;
         let schema = schema(namespace, generation);
-        let domain = namespace.underscored(DOMAIN);
-        Ok(Some(Self { client, schema, domain, recent_from, checkpoints, parked }))
+        let domain = match beside {
+            Some(_) => format!("{schema}_next"),
+            None => namespace.underscored(DOMAIN),
+        };
+        Ok(Some(Self { generation, client, schema, domain, recent_from, checkpoints, parked }))
     }
 
     /// Reads rows of a table, of a partition or of streams, and hands each with its stream and its
@@ -240,20 +249,26 @@ async fn checkpoints(
 }
 
 /// Streams with parked events. The table may be of another form than is known here: then none.
-async fn parked(client: &Client, millrace: &str) -> Result<Parked, Error> {
+async fn parked(
+    client: &Client,
+    millrace: &str,
+    projection: &str,
+    generation: i32,
+) -> Result<Parked, Error> {
     let failed = |error| Error::Postgres("looking for parked events", error);
     let known = "SELECT count(*) AS known FROM information_schema.columns
          WHERE table_schema = $1 AND table_name = 'failed_event'
-         AND column_name IN ('projection', 'topic', 'stream', 'position')";
+         AND column_name IN ('projection', 'generation', 'topic', 'stream', 'position')";
     let known = client.query_one(known, &[&millrace]).await.map_err(failed)?;
-    if known.get::<_, i64>("known") != 4 {
+    if known.get::<_, i64>("known") != 5 {
         return Ok(Parked::new());
     }
     let select = format!(
         "SELECT projection, topic, stream, min(position)::bigint AS position
-         FROM {millrace}.failed_event GROUP BY projection, topic, stream"
+         FROM {millrace}.failed_event WHERE projection = $1 AND generation = $2
+         GROUP BY projection, topic, stream"
     );
-    let rows = client.query(&select, &[]).await.map_err(failed)?;
+    let rows = client.query(&select, &[&projection, &generation]).await.map_err(failed)?;
     let entry = |row: &SqlRow| {
         let key = (row.get("projection"), row.get("topic"), row.get("stream"));
         (key, row.get::<_, i64>("position").unsigned_abs())

@@ -30,8 +30,16 @@ struct Source {
     topic: String,
     topic_id: uuid::Uuid,
     count: i32,
-    /// What the projections have committed, by store and partition: epoch and offset.
-    committed: [HashMap<i32, (i64, i64)>; 2],
+    /// What the projections have committed, by store and partition.
+    committed: [HashMap<i32, Commit>; 2],
+}
+
+/// A commit of a projection's own.
+#[derive(Clone, Copy)]
+struct Commit {
+    generation: i32,
+    epoch: i64,
+    offset: i64,
 }
 
 /// Compares every store with the log.
@@ -47,9 +55,24 @@ pub async fn run(
     let started = Instant::now();
     let mut report = Report::default();
     // In this order: what is committed lies in the rows, and what lies in the rows, in the log.
-    let sources = sources(config, &settings).await?;
-    let moment = if settings.postgres { Moment::open(config).await? } else { None };
-    let events = if settings.clickhouse { Events::open(config).await? } else { None };
+    let mut sources = sources(config, &settings).await?;
+    let (mut moment, mut events) = (None, None);
+    if settings.postgres {
+        moment = Moment::open(config, settings.generation).await?;
+    }
+    if settings.clickhouse {
+        events = Events::open(config, settings.generation).await?;
+    }
+    // Others' commits are about other rows.
+    let generations = [
+        moment.as_ref().map(|moment| moment.generation),
+        events.as_ref().map(|events| events.generation),
+    ];
+    for source in &mut sources {
+        for (committed, own) in source.committed.iter_mut().zip(generations) {
+            committed.retain(|_, commit| Some(commit.generation) == own);
+        }
+    }
     let mut parked = moment.as_ref().map_or_else(Parked::new, |moment| moment.parked.clone());
     let ends = match &events {
         Some(events) => {
@@ -129,7 +152,10 @@ async fn open(config: &Config, topic: &str, partition: i32) -> Result<PartitionR
 async fn sources(config: &Config, settings: &Settings) -> Result<Vec<Source>, Error> {
     let (config, settings) = (config.clone(), settings.clone());
     let asking = tokio::task::spawn_blocking(move || {
-        let group = |store: &str| config.namespace.dotted(&format!("millrace.{store}.{DOMAIN}"));
+        let beside = settings.generation.map_or_else(String::new, |number| format!(".g{number}"));
+        let group = |store: &str| {
+            config.namespace.dotted(&format!("millrace.{store}.{DOMAIN}{beside}"))
+        };
         let witness = Witness::open(&config.kafka, &group("postgres"))?;
         let other = Witness::open(&config.kafka, &group("clickhouse"))?;
         let mut all = Vec::new();
@@ -162,13 +188,16 @@ async fn sources(config: &Config, settings: &Settings) -> Result<Vec<Source>, Er
     asking.await.map_err(|_| Error::Cut)?
 }
 
-/// Epoch and offset of a commit, if it is the projection's own and nobody has moved it since.
-fn own_commit(standing: &Standing) -> Option<(i64, i64)> {
+/// A commit, if it is the projection's own and nobody has moved it since.
+fn own_commit(standing: &Standing) -> Option<Commit> {
     let (offset, metadata) = standing.committed.as_ref()?;
     let words: Vec<&str> = metadata.split(' ').collect();
-    let [OWN_COMMIT, _, epoch, _, said] = words[..] else { return None };
+    let [OWN_COMMIT, cluster, epoch, _, said] = words[..] else { return None };
     let said: i64 = said.parse().ok()?;
-    (said == *offset).then_some((epoch.parse().ok()?, said))
+    // Where no generation is named it is the first.
+    let generation = cluster.rsplit_once(".g").and_then(|(_, number)| number.parse().ok());
+    let epoch = epoch.parse().ok()?;
+    (said == *offset).then_some(Commit { generation: generation.unwrap_or(1), epoch, offset: said })
 }
 
 /// One partition: its snapshots, its cut, and what comes of comparing.
@@ -287,7 +316,7 @@ async fn cut(
             && end.topic_id == part.topic_id
     };
     let rows_end = ends.iter().find(ours).map_or(0, |end| end.last + 1);
-    let committed = source.committed[1].get(&part.partition).map_or(0, |(_, offset)| *offset);
+    let committed = source.committed[1].get(&part.partition).map_or(0, |commit| commit.offset);
     let mut asked = clickhouse::Part {
         aggregate,
         partition: part.partition,
@@ -376,7 +405,7 @@ fn checkpoints(
         // A rewound partition's rows are ahead until its replay has come as far as it was.
         let committed = source.committed[0].get(&place.partition);
         let was_further =
-            committed.is_some_and(|(epoch, offset)| *epoch == checkpoint.epoch && *offset > next);
+            committed.is_some_and(|one| one.epoch == checkpoint.epoch && one.offset > next);
         if checkpoint.epoch == 0 || was_further {
             say("next_offset", ahead_to.to_string(), Some(next.to_string()));
         } else {

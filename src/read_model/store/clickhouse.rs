@@ -10,18 +10,16 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use ::clickhouse::error::Error as ClientError;
-use ::clickhouse::{Client, Compression, Row};
+use ::clickhouse::{Client, Compression};
 use bytes::Bytes;
-use serde::Deserialize;
-use uuid::Uuid;
 
 use super::block::Block;
+use super::clickhouse_place::{EpochRow, Shown, held};
 use super::fold::fold;
-use super::generation::tables_hash;
 use super::parked::clickhouse::{self as parked, ParkedEvents};
 use super::parked::{Count, pointed_out};
 use super::redrive::refused;
-use super::{Definition, Error, Source, Store};
+use super::{Definition, Error, InUse, Source, Store};
 use crate::config;
 use crate::engine::projector::{Failure, Refusal};
 use crate::kernel::codec::CodecError;
@@ -63,6 +61,7 @@ pub struct Database {
     client: Client,
     url: String,
     name: String,
+    namespace: Namespace,
 }
 
 impl Database {
@@ -97,6 +96,7 @@ impl Database {
             client,
             url: settings.url.clone(),
             name: namespace.underscored(&settings.database),
+            namespace: namespace.clone(),
         })
     }
 
@@ -119,6 +119,11 @@ impl Database {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The prefix of every topic.
+    pub(super) const fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 
     pub(super) async fn execute(&self, statement: &str, action: &str) -> Result<(), Error> {
@@ -172,7 +177,7 @@ impl Database {
         insert.end().await.map_err(|error| self.failed(error, action))
     }
 
-    async fn comment(&self, table: &str) -> Result<Option<String>, Error> {
+    pub(super) async fn comment(&self, table: &str) -> Result<Option<String>, Error> {
         self.client
             .query_raw(
                 "SELECT comment FROM system.tables
@@ -188,79 +193,39 @@ impl Database {
 
 /// The projection of a domain's events into ClickHouse.
 pub struct ClickHouse<B> {
-    database: Database,
-    blocks: B,
-    generation: AtomicI32,
-}
-
-#[derive(Row, Deserialize)]
-struct EpochRow {
-    #[serde(with = "::clickhouse::serde::uuid")]
-    topic_id: Uuid,
-    epoch: u32,
-    first: i64,
-    last: i64,
+    pub(super) database: Database,
+    blocks: Arc<B>,
+    /// The generation in use, if it is not this one.
+    target: Option<i32>,
+    pub(super) generation: AtomicI32,
 }
 
 impl<B: Blocks> ClickHouse<B> {
     /// Puts blocks and database together.
     #[must_use]
-    pub const fn new(database: Database, blocks: B) -> Self {
-        Self { database, blocks, generation: AtomicI32::new(1) }
+    pub fn new(database: Database, blocks: B) -> Self {
+        let (blocks, generation) = (Arc::new(blocks), AtomicI32::new(1));
+        Self { database, blocks, target: None, generation }
+    }
+
+    /// The same over a generation, or over the one in use, with nothing prepared yet.
+    pub(super) fn with_target(&self, target: Option<i32>) -> Self {
+        let (database, blocks) = (self.database.clone(), Arc::clone(&self.blocks));
+        Self { database, blocks, target, generation: AtomicI32::new(target.unwrap_or(1)) }
     }
 
     /// The table's name within its database: `banking_event_g1`.
-    fn table(&self) -> String {
-        let generation = self.generation.load(Ordering::Relaxed);
+    pub(super) fn table(&self) -> String {
+        self.table_of(self.generation())
+    }
+
+    pub(super) fn table_of(&self, generation: i32) -> String {
         format!("{}_event_g{generation}", self.definition().domain)
     }
 
-    fn fill(&self, template: &str, hash: &str) -> String {
-        let generation = self.generation.load(Ordering::Relaxed);
-        template
-            .replace("{database}", &self.database.name)
-            .replace("{table}", &self.table())
-            .replace("{generation}", &generation.to_string())
-            .replace("{made_by}", &self.made_by(hash))
-    }
-
-    fn made_by(&self, hash: &str) -> String {
-        format!("version {} tables {hash}", self.definition().version)
-    }
-
-    /// Points `event`, the view over all domains, at those that there are.
-    async fn join_domains(&self) -> Result<(), Error> {
-        let database = &self.database.name;
-        let action = "making the view over all domains";
-        // Two domains may start at once: whoever is last sees both.
-        for _ in 0..5 {
-            let domains = self.domains().await?;
-            let parts: Vec<String> =
-                domains.iter().map(|view| format!("SELECT * FROM {database}.{view}")).collect();
-            let statement = format!(
-                "CREATE OR REPLACE VIEW {database}.event AS\n{}\n\
-                 COMMENT 'Every event of every domain, once each'",
-                parts.join("\nUNION ALL\n")
-            );
-            self.database.execute(&statement, action).await?;
-            if self.domains().await? == domains {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    async fn domains(&self) -> Result<Vec<String>, Error> {
-        self.database
-            .client
-            .query_raw(
-                "SELECT name FROM system.tables WHERE database = {database: String}
-                 AND engine = 'View' AND endsWith(name, '_event') ORDER BY name",
-            )
-            .param("database", &self.database.name)
-            .fetch_all::<String>()
-            .await
-            .map_err(|source| self.database.failed(source, "listing the domains' views"))
+    /// The view that names the generation in use.
+    pub(super) fn view(&self) -> String {
+        format!("{}_event", self.definition().domain)
     }
 
     async fn insert(&self, source: &Source, block: Block, token: &str) -> Result<(), Error> {
@@ -274,8 +239,7 @@ impl<B: Blocks> ClickHouse<B> {
 
     /// What is parked of this generation.
     fn parked_events(&self) -> ParkedEvents<'_> {
-        let generation = self.generation.load(Ordering::Relaxed);
-        ParkedEvents::new(&self.database, self.name(), generation)
+        ParkedEvents::new(&self.database, self.name(), self.generation())
     }
 
     /// Folds records into one block.
@@ -300,30 +264,44 @@ impl<B: Blocks> Store for ClickHouse<B> {
         self.blocks.definition()
     }
 
+    fn generation(&self) -> i32 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    fn anew(&self) -> Self {
+        self.with_target(None)
+    }
+
+    async fn in_use(&self) -> Result<InUse, Error> {
+        let asked = self
+            .database
+            .client
+            .query_raw(
+                "SELECT comment, toUnixTimestamp64Milli(now64(3)) FROM system.tables
+                 WHERE database = {database: String} AND name = {table: String}",
+            )
+            .param("database", &self.database.name)
+            .param("table", self.view())
+            .fetch_optional::<(String, i64)>()
+            .await
+            .map_err(|error| self.database.failed(error, "asking for the generation in use"))?;
+        let shown = asked.and_then(|(comment, now)| Some((Shown::read(&comment)?, now)));
+        let Some((shown, now)) = shown else {
+            return Ok(InUse { generation: 1, is_held: false });
+        };
+        let is_held = shown.held_until.is_some_and(|until| now < until);
+        Ok(InUse { generation: shown.generation, is_held })
+    }
+
     async fn prepare(&self) -> Result<(), Error> {
         let database = &self.database;
         let make = format!("CREATE DATABASE IF NOT EXISTS {} ENGINE = Atomic", database.name);
         database.execute(&make, "making the database").await?;
         parked::prepare(database).await?;
-        let domain = self.definition().domain;
-        let live = database.comment(&format!("{domain}_event")).await?;
-        let live = live.as_deref().and_then(generation_of).unwrap_or(1);
-        self.generation.store(live, Ordering::Relaxed);
-        let hash = tables_hash(self.definition());
-        for table in self.definition().tables {
-            let statement = self.fill(table, &hash);
-            let action = format!("making table {}", self.table());
-            database.execute(&statement, &action).await?;
+        match self.target {
+            None => self.open_in_use().await,
+            Some(generation) => self.open(generation).await,
         }
-        let made_by = database.comment(&self.table()).await?.unwrap_or_default();
-        if made_by != self.made_by(&hash) {
-            return Err(Error::Outdated { projection: self.name(), generation: live });
-        }
-        for view in self.definition().views {
-            let statement = self.fill(view, &hash);
-            database.execute(&statement, &format!("making the views of {domain}")).await?;
-        }
-        self.join_domains().await
     }
 
     async fn read_held(&self, source: &Source) -> Result<Held, Error> {
@@ -417,66 +395,5 @@ impl<B: Blocks> Store for ClickHouse<B> {
 
     async fn parked(&self) -> Result<Vec<Count>, Error> {
         self.parked_events().count().await
-    }
-}
-
-/// What the rows of a partition say about where it stands.
-fn held(rows: &[EpochRow], topic_id: Uuid) -> Held {
-    let ours: Vec<&EpochRow> = rows.iter().filter(|row| row.topic_id == topic_id).collect();
-    let Some(newest) = ours.iter().max_by_key(|row| row.epoch) else {
-        let other = rows.first().map(|row| row.topic_id);
-        return Held { topic_id: other, ..Held::default() };
-    };
-    Held {
-        place: Some(Place {
-            epoch: newest.epoch,
-            epoch_start: newest.first,
-            next_offset: newest.last + 1,
-        }),
-        topic_id: Some(topic_id),
-        rows_end: ours.iter().map(|row| row.last + 1).max(),
-        ..Held::default()
-    }
-}
-
-/// The generation that a view's comment names.
-fn generation_of(comment: &str) -> Option<i32> {
-    let (_, rest) = comment.split_once("(generation ")?;
-    rest.split_once(')')?.0.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TOPIC: Uuid = Uuid::from_u128(7);
-
-    fn row(topic_id: Uuid, epoch: u32, first: i64, last: i64) -> EpochRow {
-        EpochRow { topic_id, epoch, first, last }
-    }
-
-    #[test]
-    fn the_newest_epochs_rows_are_the_checkpoint() {
-        let rows = [row(TOPIC, 0, 0, 99), row(TOPIC, 1, 40, 59)];
-        let held = held(&rows, TOPIC);
-        let place = Place { epoch: 1, epoch_start: 40, next_offset: 60 };
-        assert_eq!(held.place, Some(place));
-        assert_eq!(held.rows_end, Some(100));
-    }
-
-    #[test]
-    fn rows_of_another_topic_are_no_checkpoint() {
-        let other = Uuid::from_u128(8);
-        let found = held(&[row(other, 3, 0, 9)], TOPIC);
-        assert_eq!((found.place, found.topic_id), (None, Some(other)));
-        let found = held(&[row(other, 3, 0, 9), row(TOPIC, 0, 0, 4)], TOPIC);
-        assert_eq!(found.place.map(|place| place.next_offset), Some(5));
-        assert_eq!(held(&[], TOPIC), Held::default());
-    }
-
-    #[test]
-    fn a_views_comment_names_its_generation() {
-        assert_eq!(generation_of("Every event (generation 12)"), Some(12));
-        assert_eq!(generation_of("something else"), None);
     }
 }

@@ -8,9 +8,10 @@ use tokio_postgres::Transaction;
 use super::Error;
 
 /// Every step, in order. A step that was released is never changed.
-const STEPS: [(i32, &str); 2] = [
+const STEPS: [(i32, &str); 3] = [
     (1, include_str!("migrations/001_system.sql")),
     (2, include_str!("migrations/002_parked.sql")),
+    (3, include_str!("migrations/003_retired.sql")),
 ];
 
 /// Keeps two processes from making tables at the same time, whatever their namespace.

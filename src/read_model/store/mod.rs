@@ -8,11 +8,15 @@ pub mod block;
 pub mod checkpoint;
 pub mod clickhouse;
 mod clickhouse_answer;
+mod clickhouse_place;
+mod clickhouse_tables;
 pub mod fold;
 pub mod generation;
 pub mod migration;
 pub mod parked;
 pub mod postgres;
+mod postgres_answer;
+pub mod rebuild;
 mod redrive;
 
 use std::future::Future;
@@ -54,6 +58,15 @@ pub struct Definition {
     pub views: &'static [&'static str],
 }
 
+/// What users see of a projection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InUse {
+    /// The generation behind the views.
+    pub generation: i32,
+    /// Whether it may not be written for a moment: another one is about to take its place.
+    pub is_held: bool,
+}
+
 /// A place for rows that takes each event once.
 pub trait Store: Send + Sync + 'static {
     /// The projection's name, for example `postgres.banking`.
@@ -61,6 +74,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// What is projected.
     fn definition(&self) -> &Definition;
+
+    /// The generation of tables that is written, once they are prepared.
+    fn generation(&self) -> i32;
+
+    /// The same over the generation that is in use now, with nothing prepared yet.
+    #[must_use]
+    fn anew(&self) -> Self
+    where
+        Self: Sized;
+
+    /// Which generation users see.
+    fn in_use(&self) -> impl Future<Output = Result<InUse, Error>> + Send;
 
     /// Makes the tables and views that are not there yet. Several may do so at once.
     fn prepare(&self) -> impl Future<Output = Result<(), Error>> + Send;
@@ -173,6 +198,9 @@ pub enum Error {
         /// Its live generation.
         generation: i32,
     },
+    /// Generations are not as they must be for what was asked.
+    #[error("{0}")]
+    Generation(String),
     /// A numbered migration was changed after it had been applied.
     #[error("migration {number} of schema {schema} is not the one that was applied to it")]
     Migration {
@@ -208,10 +236,11 @@ impl Error {
             Self::PostgresUnreachable { .. }
             | Self::PostgresTimeout { .. }
             | Self::ClickHouseUnreachable { .. } => true,
-            Self::Postgres { source, .. } => postgres::is_transient(source),
+            Self::Postgres { source, .. } => postgres_answer::is_transient(source),
             Self::ClickHouse { source, .. } => clickhouse_answer::is_transient(source),
             Self::Address { .. }
             | Self::Outdated { .. }
+            | Self::Generation(_)
             | Self::Migration { .. }
             | Self::Corrupt(_) => false,
         }
@@ -221,13 +250,14 @@ impl Error {
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::Postgres { source, .. } => postgres::is_refusal(source),
+            Self::Postgres { source, .. } => postgres_answer::is_refusal(source),
             Self::ClickHouse { source, .. } => clickhouse_answer::is_refusal(source),
             Self::PostgresUnreachable { .. }
             | Self::PostgresTimeout { .. }
             | Self::ClickHouseUnreachable { .. }
             | Self::Address { .. }
             | Self::Outdated { .. }
+            | Self::Generation(_)
             | Self::Migration { .. }
             | Self::Corrupt(_) => false,
         }

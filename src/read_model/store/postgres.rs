@@ -15,14 +15,13 @@ use deadpool_postgres::{
 use postgres_native_tls::MakeTlsConnector;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
 
 use super::checkpoint::Checkpoints;
 use super::fold::{Versions, fold};
 use super::generation::{self, Generation};
 use super::parked::postgres::ParkedEvents;
 use super::parked::{Count, pointed_out};
-use super::{Definition, Error, Source, Store, migration};
+use super::{Definition, Error, InUse, Source, Store, migration};
 use crate::config;
 use crate::engine::projector::{Failure, Refusal};
 use crate::kernel::codec::CodecError;
@@ -188,7 +187,9 @@ impl Database {
 #[derive(Debug)]
 pub struct Postgres<R> {
     pub(super) database: Database,
-    pub(super) rows: R,
+    pub(super) rows: Arc<R>,
+    /// The generation in use, if it is not this one.
+    target: Option<i32>,
     opened: OnceLock<Opened>,
 }
 
@@ -203,8 +204,14 @@ pub(super) struct Opened {
 impl<R: Rows> Postgres<R> {
     /// Puts rows and database together.
     #[must_use]
-    pub const fn new(database: Database, rows: R) -> Self {
-        Self { database, rows, opened: OnceLock::new() }
+    pub fn new(database: Database, rows: R) -> Self {
+        Self { database, rows: Arc::new(rows), target: None, opened: OnceLock::new() }
+    }
+
+    /// The same over a generation, or over the one in use, with nothing prepared yet.
+    pub(super) fn with_target(&self, target: Option<i32>) -> Self {
+        let (database, rows) = (self.database.clone(), Arc::clone(&self.rows));
+        Self { database, rows, target, opened: OnceLock::new() }
     }
 
     pub(super) fn opened(&self) -> Result<&Opened, Error> {
@@ -295,6 +302,24 @@ impl<R: Rows> Store for Postgres<R> {
         self.rows.definition()
     }
 
+    fn generation(&self) -> i32 {
+        self.opened.get().map_or(1, |opened| opened.generation.number)
+    }
+
+    fn anew(&self) -> Self {
+        self.with_target(None)
+    }
+
+    async fn in_use(&self) -> Result<InUse, Error> {
+        let (name, millrace) = (self.name(), self.database.namespace().underscored("millrace"));
+        let client = self.database.client().await?;
+        let asked = generation::live(&client, &millrace, &name);
+        let outcome = timeout(READ_TIMEOUT, asked).await;
+        let action = "asking for the generation in use";
+        let live = answered(outcome, client, action, READ_TIMEOUT)?;
+        Ok(InUse { generation: live.unwrap_or(1), is_held: false })
+    }
+
     async fn prepare(&self) -> Result<(), Error> {
         let name = self.name();
         let failed = || Error::postgres(format!("preparing the tables of {name}"));
@@ -303,8 +328,13 @@ impl<R: Rows> Store for Postgres<R> {
         let namespace = self.database.namespace();
         migration::lock(&transaction).await?;
         migration::migrate(&transaction, &namespace.underscored("millrace")).await?;
-        let generation =
-            generation::open(&transaction, namespace, &name, self.definition()).await?;
+        let definition = self.definition();
+        let generation = match self.target {
+            None => generation::open(&transaction, namespace, &name, definition).await?,
+            Some(number) => {
+                generation::open_only(&transaction, namespace, &name, definition, number).await?
+            }
+        };
         transaction.commit().await.map_err(failed())?;
         self.opened.get_or_init(|| Opened {
             checkpoints: Checkpoints::new(&name, &generation),
@@ -426,37 +456,6 @@ async fn relax(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), tokio
         return Ok(());
     }
     transaction.batch_execute("SET LOCAL synchronous_commit = off").await
-}
-
-/// Whether Postgres may answer differently later: it is away, busy, full, or chose a victim.
-#[must_use]
-pub fn is_transient(error: &tokio_postgres::Error) -> bool {
-    let Some(state) = error.code() else {
-        // No answer at all, or none that could be read: the connection is gone.
-        return true;
-    };
-    let passing = [
-        SqlState::T_R_SERIALIZATION_FAILURE,
-        SqlState::T_R_DEADLOCK_DETECTED,
-        SqlState::LOCK_NOT_AVAILABLE,
-        SqlState::QUERY_CANCELED,
-        SqlState::READ_ONLY_SQL_TRANSACTION,
-    ];
-    // 08 connection, 53 resources (a full disk too), 57 operator, 58 system.
-    let class = state.code().get(..2).unwrap_or_default();
-    passing.contains(state) || ["08", "53", "57", "58"].contains(&class)
-}
-
-/// Whether Postgres refuses the rows that it was given, and might take others: their values, a
-/// constraint, a rule that somebody wrote, or a limit of its own.
-#[must_use]
-pub fn is_refusal(error: &tokio_postgres::Error) -> bool {
-    let Some(state) = error.code() else {
-        // The value does not even fit its column's type.
-        return error.to_string().starts_with("error serializing parameter");
-    };
-    let class = state.code().get(..2).unwrap_or_default();
-    ["21", "22", "23", "44", "54", "P0"].contains(&class)
 }
 
 fn hosts(client: &tokio_postgres::Config) -> String {

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use super::group::{Key, Membership, Partitions, Shared};
 use super::letters::Letters;
 use super::position::Positions;
+use super::watch::Watch;
 use super::{Settings, Status};
 use crate::config::Config;
 use crate::kernel::message::Record;
 use crate::kernel::stream::{AggregateName, Kind};
 use crate::log::kafka::Error;
 use crate::log::kafka::group::{Member, ends_reading};
-use crate::read_model::store::Store;
+use crate::read_model::store::{self, Store};
 use crate::runtime::lane::SchemaLookUp;
 
 /// The most records that are read before the machines are looked after.
@@ -27,10 +28,20 @@ const ENDS_EVERY: Duration = Duration::from_secs(3);
 /// How long a consumer that broke for good is left alone before a new one takes its place.
 const REJOIN_PAUSE: Duration = Duration::from_secs(1);
 
+/// Whose rows a projection writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Those that users see, whichever generation's they are by then.
+    InUse,
+    /// Those of the store's own generation, in a group of its own.
+    Beside,
+}
+
 /// A projection's poll thread, before it runs.
 pub(super) struct Driver<S: Store> {
     config: Config,
     group: String,
+    part: Part,
     store: Arc<S>,
     settings: Settings,
     look_up: SchemaLookUp,
@@ -46,13 +57,13 @@ impl<S: Store> Driver<S> {
     pub(super) fn new(
         config: &Config,
         store: S,
-        settings: Settings,
+        (part, settings): (Part, Settings),
         look_up: SchemaLookUp,
         runtime: tokio::runtime::Handle,
         (stop, status): (Arc<AtomicBool>, Arc<Mutex<Status>>),
     ) -> Result<Self, Error> {
         let name = store.name();
-        let group = config.namespace.dotted(&format!("millrace.{name}"));
+        let group = group(config, part, &store);
         let topic = |aggregate: &AggregateName| {
             (config.namespace.dotted(&aggregate.topic(Kind::Events)), *aggregate)
         };
@@ -60,10 +71,12 @@ impl<S: Store> Driver<S> {
         let names: Vec<&str> = topics.iter().map(|(name, _)| name.as_str()).collect();
         let positions = Arc::new(Positions::new(&config.kafka, &group, &names)?);
         let letters = Arc::new(Letters::new(&config.kafka, &config.namespace, &name));
-        *lock(&status) = Status { name, group: group.clone(), ..Default::default() };
+        let generation = store.generation();
+        *lock(&status) = Status { name, group: group.clone(), generation, ..Default::default() };
         Ok(Self {
             config: config.clone(),
             group,
+            part,
             store: Arc::new(store),
             settings,
             look_up,
@@ -79,7 +92,7 @@ impl<S: Store> Driver<S> {
     /// Projects until it is to stop.
     pub(super) fn run(self) {
         while !self.stop.load(Ordering::Acquire) {
-            let outcome = self.join().and_then(|(member, shared)| self.poll(&member, &shared));
+            let outcome = self.serve();
             if let Err(error) = outcome {
                 tracing::error!(group = self.group, %error, "joining the group anew");
                 lock(&self.status).last_error = Some(error.to_string());
@@ -88,11 +101,65 @@ impl<S: Store> Driver<S> {
         }
     }
 
-    fn join(&self) -> Result<(Arc<Membership<S>>, Shared<S>), Error> {
+    /// Projects into one generation until that is not the one to write any more.
+    fn serve(&self) -> Result<(), Error> {
+        let Some(store) = self.store_to_write() else { return Ok(()) };
+        let watch = (self.part == Part::InUse).then(|| Watch::start(&self.runtime, &store));
+        let (member, shared) = self.join(store)?;
+        self.poll(&member, &shared, watch.as_ref())
+    }
+
+    /// The store over the generation in use, once that may be written. `None`: it is to stop.
+    fn store_to_write(&self) -> Option<Arc<S>> {
+        if self.part == Part::Beside {
+            return Some(Arc::clone(&self.store));
+        }
+        while !self.stop.load(Ordering::Acquire) {
+            match self.runtime.block_on(self.opened()) {
+                Ok(Some(store)) => {
+                    let mut status = lock(&self.status);
+                    status.generation = store.generation();
+                    status.last_error = None;
+                    return Some(store);
+                }
+                // Another generation is about to take its place.
+                Ok(None) => std::thread::park_timeout(NAP),
+                Err(error) => {
+                    let error = error.chain();
+                    let mut status = lock(&self.status);
+                    if status.last_error.as_ref() != Some(&error) {
+                        tracing::error!(group = self.group, error, "cannot open the tables");
+                        status.last_error = Some(error);
+                    }
+                    drop(status);
+                    std::thread::park_timeout(REJOIN_PAUSE);
+                }
+            }
+        }
+        None
+    }
+
+    async fn opened(&self) -> Result<Option<Arc<S>>, store::Error> {
+        let in_use = self.store.in_use().await?;
+        if in_use.is_held {
+            return Ok(None);
+        }
+        if in_use.generation == self.store.generation() {
+            return Ok(Some(Arc::clone(&self.store)));
+        }
+        let store = self.store.anew();
+        store.prepare().await?;
+        let generation = store.generation();
+        tracing::info!(group = self.group, generation, "goes on with another generation");
+        Ok(Some(Arc::new(store)))
+    }
+
+    fn join(&self, store: Arc<S>) -> Result<(Arc<Membership<S>>, Shared<S>), Error> {
+        let positions = Arc::new(self.positions.of_generation(store.generation()));
         let shared = Partitions::shared(
-            Arc::clone(&self.store),
+            store,
             self.topics.clone(),
-            Arc::clone(&self.positions),
+            positions,
             self.settings,
             Arc::clone(&self.look_up),
             (self.runtime.clone(), Arc::clone(&self.letters)),
@@ -109,7 +176,12 @@ impl<S: Store> Driver<S> {
 
     /// Polls until it is to stop, or the client broke for good. Dropping the member leaves the
     /// group; the others take over at once.
-    fn poll(&self, member: &Membership<S>, shared: &Shared<S>) -> Result<(), Error> {
+    fn poll(
+        &self,
+        member: &Membership<S>,
+        shared: &Shared<S>,
+        watch: Option<&Watch>,
+    ) -> Result<(), Error> {
         let mut read: Vec<(Key, Record)> = Vec::with_capacity(READ_MAX);
         let mut told = Instant::now();
         let mut looked = Instant::now();
@@ -118,6 +190,9 @@ impl<S: Store> Driver<S> {
         while !self.stop.load(Ordering::Acquire) && outcome.is_ok() {
             if member.is_left_outside() {
                 tracing::warn!(group = self.group, "still outside the group; joining anew");
+                break;
+            }
+            if watch.is_some_and(Watch::is_over) {
                 break;
             }
             let may_read = shared.lock().may_read();
@@ -196,6 +271,20 @@ impl<S: Store> Driver<S> {
         }
         Ok(lost)
     }
+}
+
+/// The consumer group.
+fn group<S: Store>(config: &Config, part: Part, store: &S) -> String {
+    let name = store.name();
+    match part {
+        Part::InUse => config.namespace.dotted(&format!("millrace.{name}")),
+        Part::Beside => group_beside(config, &name, store.generation()),
+    }
+}
+
+/// The group that builds a generation which is not in use.
+pub(super) fn group_beside(config: &Config, projection: &str, generation: i32) -> String {
+    config.namespace.dotted(&format!("millrace.{projection}.g{generation}"))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

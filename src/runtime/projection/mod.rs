@@ -16,6 +16,7 @@ mod look;
 mod parked;
 mod position;
 mod steady;
+mod watch;
 mod work;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +30,7 @@ use crate::log::kafka;
 use crate::read_model::store::{self, Store};
 
 use super::lane::SchemaLookUp;
-use driver::Driver;
+use driver::{Driver, Part};
 
 /// How a projection works: its batches, and how many of them at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +108,8 @@ pub struct Status {
     pub name: String,
     /// Its consumer group.
     pub group: String,
+    /// The generation of tables that it writes.
+    pub generation: i32,
     /// Whether the group has given this process its partitions, which may be none.
     pub has_joined: bool,
     /// The partitions that are ours.
@@ -129,6 +132,12 @@ pub enum Error {
     Thread(#[source] std::io::Error),
 }
 
+/// The group that fills a generation of tables that users do not see.
+#[must_use]
+pub fn group_beside(config: &Config, projection: &str, generation: i32) -> String {
+    driver::group_beside(config, projection, generation)
+}
+
 /// A running projection.
 pub struct Projection {
     stop: Arc<AtomicBool>,
@@ -147,6 +156,29 @@ impl Projection {
         config: &Config,
         store: S,
         settings: Settings,
+        look_up: SchemaLookUp,
+    ) -> Result<Self, Error> {
+        Self::start_as(config, store, (Part::InUse, settings), look_up).await
+    }
+
+    /// As [`Projection::start`], but into the store's own generation, whatever users see, in a
+    /// group of its own.
+    ///
+    /// # Errors
+    /// As [`Projection::start`].
+    pub async fn start_beside<S: Store>(
+        config: &Config,
+        store: S,
+        settings: Settings,
+        look_up: SchemaLookUp,
+    ) -> Result<Self, Error> {
+        Self::start_as(config, store, (Part::Beside, settings), look_up).await
+    }
+
+    async fn start_as<S: Store>(
+        config: &Config,
+        store: S,
+        settings: (Part, Settings),
         look_up: SchemaLookUp,
     ) -> Result<Self, Error> {
         store.prepare().await?;

@@ -5,4 +5,4 @@ SELECT
     kafka_partition, kafka_offset, payload
 FROM {database}.{table} FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1
-COMMENT 'Every event of banking, once each (generation {generation})'
+COMMENT 'Every event of banking, once each (generation {generation}) (views {views})'

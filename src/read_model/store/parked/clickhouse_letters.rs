@@ -1,4 +1,5 @@
-//! What people ask ClickHouse about parked events: filter -> letters, counts, a request.
+//! What people ask ClickHouse about parked events of the generations in use: filter -> letters,
+//! counts, a request.
 
 use super::clickhouse::{EVENT, EventRow, WANTED, counts, fetch, quoted, record};
 use super::{Count, Filter, Letter, identity};
@@ -17,12 +18,41 @@ impl Database {
         Ok(found == [2])
     }
 
+    /// Only of the generations in use: each domain's view names its own.
+    fn in_use(&self) -> String {
+        format!(
+            "(projection, generation) IN (
+                 SELECT concat('clickhouse.', replaceRegexpOne(name, '_event$', '')),
+                     toInt32OrZero(extract(comment, 'generation (\\\\d+)'))
+                 FROM system.tables WHERE database = {} AND engine = 'View'
+                 AND endsWith(name, '_event'))",
+            quoted(self.name())
+        )
+    }
+
+    fn matching(&self, filter: &Filter) -> String {
+        let of = |column: &str, value: &Option<String>| {
+            value.as_ref().map(|value| format!("{column} = {}", quoted(value)))
+        };
+        let parts = [
+            Some(self.in_use()),
+            of("projection", &filter.projection),
+            of("topic", &filter.topic),
+            of("stream", &filter.stream),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        parts.join(" AND ")
+    }
+
     /// How many events of each projection and partition are parked.
     ///
     /// # Errors
     /// ClickHouse does not answer.
     pub async fn count_parked(&self) -> Result<Vec<Count>, Error> {
-        if self.has_parked().await? { counts(self, "true").await } else { Ok(Vec::new()) }
+        if !self.has_parked().await? {
+            return Ok(Vec::new());
+        }
+        counts(self, &self.in_use()).await
     }
 
     /// Parked events, by projection and place in the log.
@@ -40,7 +70,7 @@ impl Database {
                  FROM {name}.failed_event_request {WANTED}) AS is_wanted
              FROM {name}.failed_event FINAL WHERE {}
              ORDER BY projection, generation, topic, partition, kafka_offset LIMIT {}",
-            matching(filter),
+            self.matching(filter),
             filter.limit
         );
         let rows: Vec<EventRow> = fetch(self, &select, "reading the parked events").await?;
@@ -61,7 +91,7 @@ impl Database {
                  IN (SELECT projection, generation, topic, partition, stream
                      FROM {name}.failed_event_request {WANTED})) AS wanted
              FROM {name}.failed_event FINAL WHERE {}",
-            matching(filter)
+            self.matching(filter)
         );
         let found: Vec<(u64, u64)> = fetch(self, &select, "counting the parked events").await?;
         Ok(found.first().copied().unwrap_or_default())
@@ -75,7 +105,7 @@ impl Database {
         if !self.has_parked().await? {
             return Ok(0);
         }
-        let (name, matching) = (self.name(), matching(filter));
+        let (name, matching) = (self.name(), self.matching(filter));
         let count = format!("SELECT count() FROM {name}.failed_event FINAL WHERE {matching}");
         let found: Vec<u64> = fetch(self, &count, "counting the parked events").await?;
         let insert = format!(
@@ -87,19 +117,6 @@ impl Database {
         self.execute(&insert, "asking for parked events").await?;
         Ok(found.first().copied().unwrap_or_default())
     }
-}
-
-fn matching(filter: &Filter) -> String {
-    let of = |column: &str, value: &Option<String>| {
-        value.as_ref().map(|value| format!("{column} = {}", quoted(value)))
-    };
-    let parts = [
-        of("projection", &filter.projection),
-        of("topic", &filter.topic),
-        of("stream", &filter.stream),
-    ];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
-    if parts.is_empty() { "true".to_owned() } else { parts.join(" AND ") }
 }
 
 fn letter(mut row: EventRow) -> Letter {

@@ -206,14 +206,15 @@ impl ParkedEvents {
         client: &Client,
     ) -> Result<Vec<Count>, Error> {
         let failed = || Error::postgres("counting the parked events");
-        let mut counts = counts(client, &self.table, Some(&self.projection)).await?;
+        let of = "projection = $1 AND generation = $2";
+        let own: [&(dyn ToSql + Sync); 2] = [&self.projection, &self.generation];
+        let mut counts = counts(client, &self.table, of, &own).await?;
         let wanted = format!(
             "SELECT DISTINCT ON (topic, partition, stream) topic, partition, event_key FROM {}
              WHERE projection = $1 AND generation = $2 AND redrive_requested_at IS NOT NULL",
             self.table
         );
-        let values: Params<'_> = vec![&self.projection, &self.generation];
-        for row in client.query(&wanted, &values).await.map_err(failed())? {
+        for row in client.query(&wanted, &own).await.map_err(failed())? {
             let (topic, partition): (String, i32) = (row.get("topic"), row.get("partition"));
             let count = counts
                 .iter_mut()
@@ -245,15 +246,16 @@ fn record(row: &Row) -> Record {
 async fn counts(
     client: &Client,
     table: &str,
-    projection: Option<&str>,
+    of: &str,
+    values: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<Count>, Error> {
     let select = format!(
         "SELECT projection, topic, partition, count(*) AS events,
              count(DISTINCT stream) AS streams
-         FROM {table} WHERE $1::text IS NULL OR projection = $1
+         FROM {table} WHERE {of}
          GROUP BY projection, topic, partition ORDER BY projection, topic, partition"
     );
-    let rows = client.query(&select, &[&projection]).await;
+    let rows = client.query(&select, values).await;
     let rows = rows.map_err(Error::postgres("counting the parked events"))?;
     let count = |row: &Row| Count {
         projection: row.get("projection"),
@@ -266,8 +268,16 @@ async fn counts(
     Ok(rows.iter().map(count).collect())
 }
 
-/// What the command line asks about parked events.
+/// What the command line asks about parked events: those of the generations in use.
 impl Database {
+    fn in_use(&self) -> String {
+        let millrace = self.namespace().underscored("millrace");
+        format!(
+            "(projection, generation) IN
+                 (SELECT name, generation FROM {millrace}.projection WHERE state = 'live')"
+        )
+    }
+
     fn failed_event(&self) -> String {
         format!("{}.failed_event", self.namespace().underscored("millrace"))
     }
@@ -278,7 +288,7 @@ impl Database {
     /// Postgres does not answer.
     pub async fn count_parked(&self) -> Result<Vec<Count>, Error> {
         let client = self.client().await?;
-        none_without_table(counts(&client, &self.failed_event(), None).await)
+        none_without_table(counts(&client, &self.failed_event(), &self.in_use(), &[]).await)
     }
 
     /// Parked events, by projection and place in the log.
@@ -289,9 +299,10 @@ impl Database {
         let select = format!(
             "SELECT *, redrive_requested_at IS NOT NULL AS is_wanted FROM {}
              WHERE ($1::text IS NULL OR projection = $1) AND ($2::text IS NULL OR topic = $2)
-               AND ($3::text IS NULL OR stream = $3)
+               AND ($3::text IS NULL OR stream = $3) AND {}
              ORDER BY projection, generation, topic, partition, kafka_offset LIMIT $4",
-            self.failed_event()
+            self.failed_event(),
+            self.in_use()
         );
         let stream = filter.stream.as_deref().map(without_nul);
         let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
@@ -310,8 +321,9 @@ impl Database {
         let select = format!(
             "SELECT count(*) AS parked, count(redrive_requested_at) AS wanted FROM {}
              WHERE ($1::text IS NULL OR projection = $1) AND ($2::text IS NULL OR topic = $2)
-               AND ($3::text IS NULL OR stream = $3)",
-            self.failed_event()
+               AND ($3::text IS NULL OR stream = $3) AND {}",
+            self.failed_event(),
+            self.in_use()
         );
         let stream = filter.stream.as_deref().map(without_nul);
         let client = self.client().await?;
@@ -333,8 +345,9 @@ impl Database {
         let update = format!(
             "UPDATE {} SET redrive_requested_at = now()
              WHERE projection = $1 AND ($2::text IS NULL OR topic = $2)
-               AND ($3::text IS NULL OR stream = $3)",
-            self.failed_event()
+               AND ($3::text IS NULL OR stream = $3) AND {}",
+            self.failed_event(),
+            self.in_use()
         );
         let stream = filter.stream.as_deref().map(without_nul);
         let client = self.client().await?;
