@@ -18,6 +18,8 @@ pub mod runtime;
 
 pub mod audit;
 
+pub mod rebuild;
+
 pub mod service;
 pub mod topology;
 

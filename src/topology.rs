@@ -19,7 +19,7 @@ use crate::kernel::decider::Decider;
 use crate::kernel::reactor::Reactor;
 use crate::kernel::stream::AggregateName;
 use crate::read_model::banking::{self, event, postgres as rows};
-use crate::read_model::store::{clickhouse, postgres};
+use crate::read_model::store::{self, clickhouse, postgres};
 use crate::runtime::handler_group::Aggregate;
 use crate::runtime::lane::SchemaLookUp;
 use crate::runtime::projection::{Error, Projection, Settings};
@@ -85,10 +85,20 @@ pub async fn postgres_banking(
     schemas: &Arc<Schemas>,
     look_up: SchemaLookUp,
 ) -> Result<Projection, Error> {
-    let database = postgres::Database::new(&config.postgres, &config.namespace)?;
-    let rows = rows::Banking::new(banking_codecs(schemas));
-    let store = postgres::Postgres::new(database, rows);
+    let store = postgres_banking_store(config, schemas)?;
     Projection::start(config, store, Settings::POSTGRES, look_up).await
+}
+
+/// Where they are kept.
+///
+/// # Errors
+/// The address of Postgres is unusable.
+pub fn postgres_banking_store(
+    config: &Config,
+    schemas: &Arc<Schemas>,
+) -> Result<postgres::Postgres<rows::Banking>, store::Error> {
+    let database = postgres::Database::new(&config.postgres, &config.namespace)?;
+    Ok(postgres::Postgres::new(database, rows::Banking::new(banking_codecs(schemas))))
 }
 
 /// Banking's events, for its panels.
@@ -100,8 +110,18 @@ pub async fn clickhouse_banking(
     schemas: &Arc<Schemas>,
     look_up: SchemaLookUp,
 ) -> Result<Projection, Error> {
-    let database = clickhouse::Database::new(&config.clickhouse, &config.namespace)?;
-    let events = event::Events::new(banking_codecs(schemas));
-    let store = clickhouse::ClickHouse::new(database, events);
+    let store = clickhouse_banking_store(config, schemas)?;
     Projection::start(config, store, Settings::CLICKHOUSE, look_up).await
+}
+
+/// Where they are kept.
+///
+/// # Errors
+/// The address of ClickHouse is unusable.
+pub fn clickhouse_banking_store(
+    config: &Config,
+    schemas: &Arc<Schemas>,
+) -> Result<clickhouse::ClickHouse<event::Events>, store::Error> {
+    let database = clickhouse::Database::new(&config.clickhouse, &config.namespace)?;
+    Ok(clickhouse::ClickHouse::new(database, event::Events::new(banking_codecs(schemas))))
 }

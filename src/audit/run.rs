@@ -153,9 +153,8 @@ async fn sources(config: &Config, settings: &Settings) -> Result<Vec<Source>, Er
     let (config, settings) = (config.clone(), settings.clone());
     let asking = tokio::task::spawn_blocking(move || {
         let beside = settings.generation.map_or_else(String::new, |number| format!(".g{number}"));
-        let group = |store: &str| {
-            config.namespace.dotted(&format!("millrace.{store}.{DOMAIN}{beside}"))
-        };
+        let group =
+            |store: &str| config.namespace.dotted(&format!("millrace.{store}.{DOMAIN}{beside}"));
         let witness = Witness::open(&config.kafka, &group("postgres"))?;
         let other = Witness::open(&config.kafka, &group("clickhouse"))?;
         let mut all = Vec::new();

@@ -17,6 +17,7 @@ pub mod history;
 pub mod output;
 mod owners;
 mod reading;
+pub mod rebuild;
 pub mod sagas;
 pub mod schemas;
 pub mod send;
@@ -74,6 +75,8 @@ enum Command {
     Status(status::Arguments),
     /// Compares snapshots, Postgres and ClickHouse with the log, and names each difference
     Verify(verify::Arguments),
+    /// Builds a projection anew beside the one in use, verifies it, and puts it in its place
+    Rebuild(rebuild::Arguments),
     /// Measures commands, latencies and rows a second against the raw limits of the services
     Bench(bench::Arguments),
 }
@@ -114,6 +117,7 @@ async fn dispatch(config: &Config, command: Command, output: Output) -> anyhow::
         Command::History(arguments) => history::run(config, arguments, output).await,
         Command::Sagas(arguments) => sagas::run(config, arguments, output).await,
         Command::Status(arguments) => status::run(config, arguments, output).await,
+        Command::Rebuild(arguments) => rebuild::run(config, arguments, output).await,
         Command::Verify(arguments) => verify::run(config, arguments, output).await,
     }
 }

@@ -300,7 +300,7 @@ fn look_up(config: &Config, schemas: &Arc<Schemas>) -> SchemaLookUp {
 
 /// As [`look_up`]; a schema that the registry does not have either is an error. What a handler may
 /// refuse, a projection must wait for.
-fn look_up_or_wait(config: &Config, schemas: &Arc<Schemas>) -> SchemaLookUp {
+pub(crate) fn look_up_or_wait(config: &Config, schemas: &Arc<Schemas>) -> SchemaLookUp {
     let (look_up, schemas) = (look_up(config, schemas), Arc::clone(schemas));
     Arc::new(move |id| {
         look_up(id)?;

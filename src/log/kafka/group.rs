@@ -349,6 +349,17 @@ impl Witness {
         Ok(found.and_then(|found| found.offset.map(|offset| (offset, found.metadata))))
     }
 
+    /// How many members a group has.
+    ///
+    /// # Errors
+    /// No broker answers.
+    pub fn member_count(&self, group: &str) -> Result<usize, Error> {
+        let list = self.consumer.client().fetch_group_list(Some(group), CALL_TIMEOUT);
+        let list = list.map_err(Error::call(format!("asking for the members of {group}")))?;
+        let found = list.groups().iter().find(|found| found.name() == group);
+        Ok(found.map_or(0, |found| found.members().len()))
+    }
+
     /// The cluster's id.
     ///
     /// # Errors

@@ -124,7 +124,10 @@ mod tests {
         assert_eq!(Shown::read(&held), Some(Shown { held_until: Some(77), ..shown }));
         assert_eq!(Shown::free(&held), comment);
         assert_eq!(Shown::held(&held, 78), Shown::held(comment, 78));
-        assert_eq!(Shown::read("Every event (generation 3)").map(|shown| shown.generation), Some(3));
+        assert_eq!(
+            Shown::read("Every event (generation 3)").map(|shown| shown.generation),
+            Some(3)
+        );
         assert_eq!(Shown::read("something else"), None);
     }
 

@@ -78,7 +78,7 @@ impl<B: Blocks> ClickHouse<B> {
         self.open(live).await?;
         // Only where they differ: a start must not undo what is being switched meanwhile.
         let is_shown = shown.is_some_and(|shown| shown.views == self.views_hash());
-        if !is_shown || self.count_views().await? < self.definition().views.len() {
+        if !is_shown || self.count_views(live).await? < self.definition().views.len() {
             self.make_views(live).await?;
         }
         Ok(())
@@ -94,16 +94,19 @@ impl<B: Blocks> ClickHouse<B> {
         Err(Error::Outdated { projection: self.name(), generation })
     }
 
-    async fn count_views(&self) -> Result<usize, Error> {
+    /// How many views show a generation.
+    async fn count_views(&self, generation: i32) -> Result<usize, Error> {
         let count = self
             .database
             .client()
             .query_raw(
                 "SELECT count() FROM system.tables WHERE database = {database: String}
-                 AND engine = 'View' AND startsWith(name, {prefix: String})",
+                 AND engine = 'View' AND startsWith(name, {prefix: String})
+                 AND match(as_select, {table: String})",
             )
             .param("database", self.database.name())
             .param("prefix", format!("{}_", self.definition().domain))
+            .param("table", format!("\\b{}\\b", self.table_of(generation)))
             .fetch_one::<u64>()
             .await
             .map_err(|source| self.database.failed(source, "counting the views"))?;

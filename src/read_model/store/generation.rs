@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use tokio_postgres::{Client, Transaction};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Transaction};
 
 use super::migration::hash;
 use super::{Definition, Error};
@@ -151,11 +151,7 @@ pub async fn open_only(
 ///
 /// # Errors
 /// The statement fails.
-pub async fn live(
-    client: &Client,
-    millrace: &str,
-    projection: &str,
-) -> Result<Option<i32>, Error> {
+pub async fn live(client: &Client, millrace: &str, projection: &str) -> Result<Option<i32>, Error> {
     let select =
         format!("SELECT generation FROM {millrace}.projection WHERE name = $1 AND state = 'live'");
     let row = client.query_opt(&select, &[&projection]).await;

@@ -25,6 +25,7 @@ use std::thread::JoinHandle;
 
 use crate::config::Config;
 use crate::engine::projector::{Limits, Retry, State};
+use crate::engine::reset_protocol::CommitMetadata;
 use crate::kernel::projection::Place;
 use crate::log::kafka;
 use crate::read_model::store::{self, Store};
@@ -136,6 +137,13 @@ pub enum Error {
 #[must_use]
 pub fn group_beside(config: &Config, projection: &str, generation: i32) -> String {
     driver::group_beside(config, projection, generation)
+}
+
+/// The generation of tables that a commit is about; `None` if no projection made it.
+#[must_use]
+pub fn generation_of(metadata: &str) -> Option<i32> {
+    let found = CommitMetadata::parse(metadata)?;
+    Some(position::cluster_and_generation(&found.cluster_id).1)
 }
 
 /// A running projection.

@@ -58,8 +58,7 @@ impl Positions {
         let topic_id = ids.first().copied().ok_or_else(|| Error::NoTopic(topic.clone()))?;
         let action = || format!("reading where the group stands on {topic}/{partition}");
         let standing = self.witness.standing(place).map_err(Error::call(action()))?;
-        let committed =
-            standing.committed.map(|(offset, metadata)| Committed { offset, metadata });
+        let committed = standing.committed.map(|(offset, metadata)| Committed { offset, metadata });
         Ok(Position {
             cluster_id: with_generation(&self.cluster_id, self.generation),
             topic_id,

@@ -300,6 +300,19 @@ impl Admin {
         }))
     }
 
+    /// Deletes a consumer group that nobody is in.
+    ///
+    /// # Errors
+    /// The brokers do not answer, or refuse.
+    pub async fn delete_group(&self, group: &str) -> Result<(), Error> {
+        let answers = self.client.delete_groups(&[group], &options()).await;
+        let answers = answers.map_err(kafka::Error::call(format!("deleting group {group}")))?;
+        match answers.into_iter().next() {
+            Some(Err((_, code))) => Err(refused(&format!("deleting group {group}"), code)),
+            Some(Ok(_)) | None => Ok(()),
+        }
+    }
+
     /// Deletes topics, for tests and benchmarks that made them. One that is not there is no error.
     ///
     /// # Errors

@@ -48,6 +48,17 @@ impl<B: Blocks> ClickHouse<B> {
         Ok(comment.is_some_and(|comment| made_by(&comment).0 == self.made_by()))
     }
 
+    /// Does what somebody did not who was killed in the middle of a switch.
+    async fn finish_switch(&self, live: i32) -> Result<(), Error> {
+        let comment = self.database.comment(&self.table_of(live)).await?.unwrap_or_default();
+        let (found, state) = made_by(&comment);
+        if state != State::Live && found == self.made_by() {
+            self.make_views(live).await?;
+            self.mark(live, State::Live).await?;
+        }
+        Ok(())
+    }
+
     /// Which rows of the system's tables are about a generation of this projection.
     fn of(&self, generation: i32) -> String {
         format!("projection = '{}' AND generation = {generation}", self.name())
@@ -84,6 +95,9 @@ impl<B: Blocks> Generations for ClickHouse<B> {
             .await
             .map_err(|error| self.database.failed(error, "listing the generations"))?;
         let live = self.shown().await?.map(|shown| shown.generation);
+        if let Some(live) = live {
+            self.finish_switch(live).await?;
+        }
         let known = |(name, comment): &(String, String)| {
             let number: i32 = name.strip_prefix(prefix)?.parse().ok()?;
             let (made_by, state) = made_by(comment);

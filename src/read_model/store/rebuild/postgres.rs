@@ -235,9 +235,8 @@ impl<R: Rows> Generations for Postgres<R> {
             return Err(Error::Generation(format!("generation {number} of {name} is in use")));
         }
         for table in ["checkpoint", "failed_event"] {
-            let delete = format!(
-                "DELETE FROM {millrace}.{table} WHERE projection = $1 AND generation = $2"
-            );
+            let delete =
+                format!("DELETE FROM {millrace}.{table} WHERE projection = $1 AND generation = $2");
             transaction.execute(&delete, &values).await.map_err(failed())?;
         }
         let schema = self.generation_of(number).schema;
@@ -245,9 +244,9 @@ impl<R: Rows> Generations for Postgres<R> {
              FROM pg_tables WHERE schemaname = $1";
         let row = transaction.query_one(tables, &[&schema]).await.map_err(failed())?;
         // All at once, and nothing that hangs on them.
-        let drop = row.get::<_, Option<String>>("tables").map_or_else(String::new, |tables| {
-            format!("DROP TABLE {tables};")
-        });
+        let drop = row
+            .get::<_, Option<String>>("tables")
+            .map_or_else(String::new, |tables| format!("DROP TABLE {tables};"));
         let drop = format!("{drop} DROP SCHEMA IF EXISTS {schema}");
         transaction.batch_execute(&drop).await.map_err(failed())?;
         transaction.commit().await.map_err(failed())
