@@ -31,7 +31,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::telemetry;
 
 pub use failure::{Exit, Failure};
@@ -98,12 +98,22 @@ pub fn main() -> ExitCode {
 
 fn start(command: Command, output: Output) -> anyhow::Result<Exit> {
     let config = Config::load()?;
-    telemetry::init(&config.log)?;
+    telemetry::init(&log_of(&config, &command))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let exit = runtime.block_on(dispatch(&config, command, output));
     // Whatever still blocks in a driver's thread must not keep the process.
     runtime.shutdown_background();
     exit
+}
+
+/// What a rebuild's own projection has to say is for a service's log: here it would run through the
+/// progress.
+fn log_of(config: &Config, command: &Command) -> config::Log {
+    let mut log = config.log.clone();
+    if matches!(command, Command::Rebuild(_)) && log.filter == config::Log::default().filter {
+        "warn,millrace::runtime::projection=error".clone_into(&mut log.filter);
+    }
+    log
 }
 
 async fn dispatch(config: &Config, command: Command, output: Output) -> anyhow::Result<Exit> {

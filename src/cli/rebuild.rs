@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Exit, Failure, Output};
 use crate::config::Config;
@@ -14,6 +14,8 @@ use crate::{runtime, service, topology};
 
 /// How often a line is printed where there is no bar.
 const LINE_EVERY: Duration = Duration::from_secs(2);
+/// A rate is none before that.
+const RATE_AFTER_MS: u64 = 500;
 /// The most differences that are printed; `--json` has no limit.
 const DIFFERENCES_MAX: usize = 20;
 
@@ -23,7 +25,7 @@ const DIFFERENCES_MAX: usize = 20;
     millrace rebuild postgres.banking\n  \
     millrace rebuild postgres.banking --roll-back\n  \
     millrace rebuild postgres.banking --drop-old\n  \
-    millrace rebuild clickhouse.banking --json | tail -1 | jq .switch_ms\n\n\
+    millrace rebuild clickhouse.banking --json | jq .switch_ms\n\n\
     Another generation of the projection's tables is filled from the log's beginning, beside the\n\
     one that users see and while everything runs; it is compared with the log by the auditor's own\n\
     fold, and put in place in one step. What serves goes over to it by itself. If anything differs\n\
@@ -205,8 +207,14 @@ impl Shown {
     fn tell(&self, step: Step) {
         let mut picture = self.lock();
         let is_new = picture.step.as_ref().map(word) != Some(word(&step));
-        picture.step = Some(step);
+        let before = picture.step.replace(step);
         if is_new {
+            // The last of the step before.
+            if let Some(before @ (Step::Building { .. } | Step::Verifying { .. })) = before
+                && picture.bar.is_hidden()
+            {
+                self.line(&picture, before);
+            }
             picture.bar.finish_and_clear();
             picture.bar = self.output.progress(0, word(&step));
             (picture.since, picture.said) = (Instant::now(), None);
@@ -226,24 +234,28 @@ impl Shown {
         let (done, of) = match step {
             Step::Building { done, of, .. } | Step::Verifying { done, of, .. } => (done, of),
             Step::Switching { .. } | Step::HandingOver { .. } => {
-                let _ = self.output.json(&step);
-                self.output.line(word(&step));
+                self.say(&json!(step), || word(&step).to_owned());
                 return;
             }
         };
         let ms = u64::try_from(picture.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
-        let rate = done.saturating_mul(1_000) / ms;
-        let left = of.saturating_sub(done).checked_div(rate);
+        let rate = (ms > RATE_AFTER_MS).then(|| done.saturating_mul(1_000) / ms);
+        let left = rate.and_then(|rate| of.saturating_sub(done).checked_div(rate));
         let percent = done.saturating_mul(100).checked_div(of).unwrap_or(100);
         let mut value = json!(step);
         if let Some(fields) = value.as_object_mut() {
             fields.insert("rate".to_owned(), json!(rate));
             fields.insert("left_seconds".to_owned(), json!(left));
         }
-        let _ = self.output.json(&value);
+        let rate = rate.map_or_else(String::new, |rate| format!(", {rate} a second"));
         let left = left.map_or_else(String::new, |left| format!(", {left} s left"));
         let word = word(&step);
-        self.output.line(format!("{word}  {percent} % ({done} of {of}), {rate} a second{left}"));
+        self.say(&value, || format!("{word}  {percent} % ({done} of {of}){rate}{left}"));
+    }
+
+    /// To standard error, so that what scripts read is the outcome alone.
+    fn say(&self, value: &Value, text: impl FnOnce() -> String) {
+        self.output.note(if self.output.is_json() { value.to_string() } else { text() });
     }
 
     fn end(&self) {

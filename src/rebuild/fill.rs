@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Error, Means, Step};
+use super::{Error, Means, Step, Told};
 use crate::engine::projector::State;
 use crate::kernel::stream::Kind;
 use crate::log::kafka;
@@ -110,11 +110,13 @@ impl Filling {
     }
 
     /// Waits until everything in front of these ends has become rows.
-    pub(super) async fn reach(&self, means: &Means<'_>, ends: &Ends) -> Result<(), Error> {
+    pub(super) async fn reach(&self, ends: &Ends, told: Option<&Told>) -> Result<(), Error> {
         let mut left: Vec<&Place> = ends.keys().collect();
         loop {
             let status = self.status();
-            self.tell(means, &status, ends);
+            if let Some(told) = told {
+                self.tell(told, &status, ends);
+            }
             let mut still = Vec::new();
             for place in left {
                 let found = status.partitions.iter().find(|found| is_at(found, place));
@@ -142,7 +144,7 @@ impl Filling {
         }
     }
 
-    fn tell(&self, means: &Means<'_>, status: &Status, ends: &Ends) {
+    fn tell(&self, told: &Told, status: &Status, ends: &Ends) {
         let (mut done, mut of, mut events) = (0, 0, 0);
         for (place, end) in ends {
             let start = self.starts.get(place).copied().unwrap_or_default();
@@ -154,7 +156,7 @@ impl Filling {
                 events += found.events;
             }
         }
-        (means.told)(Step::Building { generation: self.generation, done, of, events });
+        told(Step::Building { generation: self.generation, done, of, events });
     }
 
     async fn has_events(&self, place: &Place, from: i64, to: i64) -> Result<bool, Error> {

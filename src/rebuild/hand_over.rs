@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::fill::Filling;
 use super::{Error, Means, Step};
+use crate::log::kafka;
 use crate::log::kafka::group::Witness;
-use crate::log::kafka::{self};
 use crate::read_model::store::Store;
 use crate::read_model::store::rebuild::{Ends, Generations, Lock, Switch};
 use crate::runtime::projection;
@@ -86,7 +86,7 @@ pub(super) async fn hand_over<S: Generations>(
     let group = Group::open(means, store).await?;
     let is_running = group.has_members().await?;
     (means.told)(Step::Switching { generation: to });
-    let outcome = switch(means, store, (lock, &group), from, filling).await;
+    let outcome = switch(store, (lock, &group), from, filling).await;
     if outcome.is_err() {
         store.release().await?;
     }
@@ -102,14 +102,13 @@ pub(super) async fn hand_over<S: Generations>(
 }
 
 async fn switch<S: Generations>(
-    means: &Means<'_>,
     store: &S,
     (lock, group): (&Lock, &Group),
     from: i32,
     filling: &mut Filling,
 ) -> Result<(Duration, Duration, Ends), Error> {
     let to = filling.generation;
-    let mut proven = prove(means, store, from, filling).await?;
+    let mut proven = prove(store, from, filling).await?;
     let since = Instant::now();
     let mut held: Option<Instant> = None;
     let mut behind = 0;
@@ -131,7 +130,7 @@ async fn switch<S: Generations>(
             Switch::Behind => {
                 behind += 1;
                 if behind % BEHIND_TRIES == 0 {
-                    proven = prove(means, store, from, filling).await?;
+                    proven = prove(store, from, filling).await?;
                 }
                 tokio::time::sleep(BEHIND_PAUSE).await;
             }
@@ -148,15 +147,10 @@ async fn switch<S: Generations>(
 
 /// Up to where the generation has everything, whatever its rows say. A place of the one in use that
 /// lies behind the log's end is no example: the log has lost what it was.
-async fn prove<S: Generations>(
-    means: &Means<'_>,
-    store: &S,
-    from: i32,
-    filling: &mut Filling,
-) -> Result<Ends, Error> {
+async fn prove<S: Generations>(store: &S, from: i32, filling: &mut Filling) -> Result<Ends, Error> {
     let in_use = store.ends(from).await?;
     let mut ends = filling.log_ends().await?;
-    filling.reach(means, &ends).await?;
+    filling.reach(&ends, None).await?;
     for (place, end) in &mut ends {
         if let Some(beyond) = in_use.get(place).filter(|own| own.next_offset > end.next_offset) {
             end.next_offset = beyond.next_offset;

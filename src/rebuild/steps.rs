@@ -1,6 +1,5 @@
 //! The steps of a rebuild, one after the other: what was asked -> generations -> what came of it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::fill::Filling;
@@ -10,11 +9,8 @@ use crate::audit::fact::Writers;
 use crate::audit::{self, Report};
 use crate::log::kafka::topic::Admin;
 use crate::read_model::store::postgres;
-use crate::read_model::store::rebuild::{Generations, Known, Lock, State};
+use crate::read_model::store::rebuild::{Generations, Known, Lock, ParkedStreams, State};
 use crate::runtime::schemas;
-
-/// How many names of parked streams an error may have.
-const NAMED_MAX: usize = 5;
 
 /// A projection, by the store that it is kept in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +134,7 @@ async fn put_in_use<S: Generations>(
     mut outcome: Outcome,
 ) -> Result<Outcome, Error> {
     let ends = filling.log_ends().await?;
-    filling.reach(means, &ends).await?;
+    filling.reach(&ends, Some(&means.told)).await?;
     outcome.events = filling.events();
     let elapsed = filling.elapsed();
     outcome.build_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
@@ -154,7 +150,7 @@ async fn put_in_use<S: Generations>(
     }
     let parked = store.parked_streams(filling.generation).await?;
     let known = store.parked_streams(live.number).await?;
-    refuse_new(name, filling.generation, &parked.difference(&known).cloned().collect())?;
+    refuse_new(name, filling.generation, &parked, &known)?;
     let switched = hand_over(means, store, lock, live.number, filling).await?;
     let Switched { took, held, handed_over } = switched;
     outcome.previous = Some(live.number);
@@ -169,18 +165,16 @@ async fn put_in_use<S: Generations>(
 fn refuse_new(
     name: &str,
     generation: i32,
-    parked: &BTreeSet<(String, String)>,
+    parked: &ParkedStreams,
+    known: &ParkedStreams,
 ) -> Result<(), Error> {
-    if parked.is_empty() {
-        return Ok(());
-    }
-    let some: Vec<&str> = parked.iter().take(NAMED_MAX).map(|(_, id)| id.as_str()).collect();
+    let mut new = parked.iter().filter(|(stream, _)| !known.contains_key(stream));
+    let count = new.clone().count();
+    let Some(((topic, stream), error)) = new.next() else { return Ok(()) };
     Err(Error::Refused(format!(
-        "{} streams are parked in generation {generation} of {name} that are not in the one in \
-         use ({}, ...), so it is not put in use: mend the cause (see the log above), then run \
-         `millrace rebuild {name}` again, which tries them again",
-        parked.len(),
-        some.join(", ")
+        "{count} streams are parked in generation {generation} of {name} that are not in the one \
+         in use, so it is not put in use; the first is {stream} of {topic}: {error}; mend the \
+         cause, then run `millrace rebuild {name}` again: it tries them again"
     )))
 }
 

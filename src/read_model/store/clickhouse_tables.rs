@@ -45,12 +45,13 @@ impl<B: Blocks> ClickHouse<B> {
 
     /// Points the views at a generation: the first of them says which, the others follow.
     pub(super) async fn make_views(&self, generation: i32) -> Result<(), Error> {
-        let domain = self.definition().domain;
-        for view in self.definition().views {
-            let statement = self.fill(view, generation, "");
-            self.database.execute(&statement, &format!("making the views of {domain}")).await?;
-        }
-        self.join_domains().await
+        let action = format!("making the views of {}", self.definition().domain);
+        let views = self.definition().views.iter();
+        let statements: Vec<String> = views.map(|view| self.fill(view, generation, "")).collect();
+        let Some((first, others)) = statements.split_first() else { return Ok(()) };
+        self.database.execute(first, &action).await?;
+        let others = others.iter().map(|statement| self.database.execute(statement, &action));
+        futures::future::try_join_all(others).await.map(drop)
     }
 
     /// What the views say; `None` if there are none.
@@ -81,7 +82,7 @@ impl<B: Blocks> ClickHouse<B> {
         if !is_shown || self.count_views(live).await? < self.definition().views.len() {
             self.make_views(live).await?;
         }
-        Ok(())
+        self.join_domains().await
     }
 
     /// Checks that this code may write a generation's table.

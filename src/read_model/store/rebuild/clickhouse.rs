@@ -1,13 +1,12 @@
 //! Generations in ClickHouse: a table each, whose comment says what it is for; views over one.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use ::clickhouse::Row;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{End, Ends, Generations, Known, State, Switch, covers};
+use super::{End, Ends, Generations, Known, ParkedStreams, State, Switch, covers};
 use crate::clock;
 use crate::kernel::stream::Kind;
 use crate::read_model::store::clickhouse::{Blocks, ClickHouse};
@@ -144,15 +143,17 @@ impl<B: Blocks> Generations for ClickHouse<B> {
         Ok(rows.into_iter().filter_map(end).collect())
     }
 
-    async fn parked_streams(&self, generation: i32) -> Result<BTreeSet<(String, String)>, Error> {
+    async fn parked_streams(&self, generation: i32) -> Result<ParkedStreams, Error> {
         let select = format!(
-            "SELECT DISTINCT topic, stream FROM {}.failed_event FINAL WHERE {}",
+            "SELECT topic, stream, argMin(error_message, kafka_offset)
+             FROM {}.failed_event FINAL WHERE {} GROUP BY topic, stream",
             self.database.name(),
             self.of(generation)
         );
-        let rows = self.database.client().query_raw(&select).fetch_all::<(String, String)>().await;
+        let rows = self.database.client().query_raw(&select);
+        let rows = rows.fetch_all::<(String, String, String)>().await;
         let rows = rows.map_err(|error| self.database.failed(error, "reading parked streams"))?;
-        Ok(rows.into_iter().collect())
+        Ok(rows.into_iter().map(|(topic, stream, error)| ((topic, stream), error)).collect())
     }
 
     async fn want_parked_of(&self, generation: i32) -> Result<(), Error> {

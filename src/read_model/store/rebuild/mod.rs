@@ -8,7 +8,7 @@ mod clickhouse;
 mod lock;
 mod postgres;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
@@ -52,6 +52,9 @@ pub struct End {
 /// The same for all partitions, by topic and number.
 pub type Ends = BTreeMap<(String, i32), End>;
 
+/// Parked streams, by topic and id, each with what was said about its first parked event.
+pub type ParkedStreams = BTreeMap<(String, String), String>;
+
 /// What came of an attempt to put a generation in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Switch {
@@ -81,11 +84,11 @@ pub trait Generations: Store + Sized {
     /// Where the rows of a generation end.
     fn ends(&self, generation: i32) -> impl Future<Output = Result<Ends, Error>> + Send;
 
-    /// The streams of a generation that are parked, with their topics.
+    /// The streams of a generation that are parked.
     fn parked_streams(
         &self,
         generation: i32,
-    ) -> impl Future<Output = Result<BTreeSet<(String, String)>, Error>> + Send;
+    ) -> impl Future<Output = Result<ParkedStreams, Error>> + Send;
 
     /// Marks everything that is parked of a generation as wanted back.
     fn want_parked_of(&self, generation: i32) -> impl Future<Output = Result<(), Error>> + Send;

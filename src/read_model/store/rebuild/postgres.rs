@@ -1,6 +1,5 @@
 //! Generations in Postgres: a schema each, listed in `millrace.projection`; views over one.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -9,7 +8,7 @@ use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
-use super::{End, Ends, Generations, Known, State, Switch, covers};
+use super::{End, Ends, Generations, Known, ParkedStreams, State, Switch, covers};
 use crate::kernel::stream::parse_event_key;
 use crate::read_model::store::generation::{self, Generation, Patience, tables_hash};
 use crate::read_model::store::migration;
@@ -163,16 +162,16 @@ impl<R: Rows> Generations for Postgres<R> {
         ends(&transaction, &self.millrace(), &self.name(), generation, "").await
     }
 
-    async fn parked_streams(&self, generation: i32) -> Result<BTreeSet<(String, String)>, Error> {
+    async fn parked_streams(&self, generation: i32) -> Result<ParkedStreams, Error> {
         let select = format!(
-            "SELECT DISTINCT ON (topic, stream) topic, event_key FROM {}.failed_event
+            "SELECT DISTINCT ON (topic, stream) topic, event_key, error_message FROM {}.failed_event
              WHERE projection = $1 AND generation = $2 ORDER BY topic, stream, kafka_offset",
             self.millrace()
         );
         let rows = self.rows_of(&select, generation).await?;
         let stream = |row: &Row| {
             let (stream, _) = parse_event_key(row.get("event_key"))?;
-            Some((row.get("topic"), stream.to_owned()))
+            Some(((row.get("topic"), stream.to_owned()), row.get("error_message")))
         };
         Ok(rows.iter().filter_map(stream).collect())
     }
