@@ -128,21 +128,11 @@ impl Events {
             .with_compression(if is_near { Compression::None } else { Compression::Lz4 })
             .with_product_info("millrace-verify", env!("CARGO_PKG_VERSION"));
         let database = config.namespace.underscored(&settings.database);
-        let comment = client
-            .query_raw(
-                "SELECT comment FROM system.tables
-                 WHERE database = {database: String} AND name = {view: String}",
-            )
-            .param("database", &database)
-            .param("view", format!("{DOMAIN}_event"))
-            .fetch_optional::<String>()
-            .await
-            .map_err(Error::ClickHouseUnreachable)?;
-        let Some(comment) = comment else { return Ok(None) };
-        let in_use = comment.split_once("(generation ").and_then(|(_, rest)| {
-            rest.split_once(')').and_then(|(number, _)| number.parse::<i32>().ok())
-        });
-        let generation = generation.or(in_use).unwrap_or(1);
+        let generation = match generation {
+            Some(generation) => Some(generation),
+            None => in_use(&client, &database).await?,
+        };
+        let Some(generation) = generation else { return Ok(None) };
         let table = format!("{database}.{DOMAIN}_event_g{generation}");
         Ok(Some(Self { generation, client, table }))
     }
@@ -273,4 +263,25 @@ impl Events {
         }
         Ok(())
     }
+}
+
+/// The generation that the domain's view names, or the first, if there is no such view yet.
+async fn in_use(client: &Client, database: &str) -> Result<Option<i32>, Error> {
+    let comments = client
+        .query_raw(
+            "SELECT comment FROM system.tables
+             WHERE database = {database: String} AND name IN ({view: String}, {first: String})
+             ORDER BY name = {view: String} DESC",
+        )
+        .param("database", database)
+        .param("view", DOMAIN)
+        .param("first", format!("{DOMAIN}_event_g1"))
+        .fetch_all::<String>()
+        .await
+        .map_err(Error::ClickHouseUnreachable)?;
+    let named = comments.first().and_then(|comment| {
+        let (_, rest) = comment.split_once("(generation ")?;
+        rest.split_once(')')?.0.parse().ok()
+    });
+    Ok(named.or_else(|| (!comments.is_empty()).then_some(1)))
 }

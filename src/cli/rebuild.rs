@@ -26,10 +26,11 @@ const DIFFERENCES_MAX: usize = 20;
     millrace rebuild postgres.banking --roll-back\n  \
     millrace rebuild postgres.banking --drop-old\n  \
     millrace rebuild clickhouse.banking --json | jq .switch_ms\n\n\
-    Another generation of the projection's tables is filled from the log's beginning, beside the\n\
-    one that users see and while everything runs; it is compared with the log by the auditor's own\n\
-    fold, and put in place in one step. What serves goes over to it by itself. If anything differs\n\
-    it is not put in use (exit code 1). Killed, it goes on where it was when it is given again.\n\n\
+    Another generation of the projection's tables is filled from the log's beginning, beside\n\
+    the one that users see and while everything runs; it is compared with the log by the\n\
+    auditor's own fold, and put in place in one step. What serves goes over to it by itself. If\n\
+    anything differs it is not put in use (exit code 1). Killed, it goes on where it was when\n\
+    it is given again.\n\n\
     What was in use is kept until --drop-old. --roll-back fills it up from where it stopped,\n\
     compares it, and returns to it: nobody is shown what is old. One rebuild of a projection at a\n\
     time; the lock is kept in Postgres for both stores.")]

@@ -199,7 +199,7 @@ fn refuse_stopped(status: &Status, found: &PartitionStatus) -> Result<(), Error>
     let (name, topic, partition) = (&status.name, &found.topic, found.partition);
     let generation = status.generation;
     Err(Error::Refused(format!(
-        "generation {generation} of {name} cannot go on in {topic} partition {partition}: {reason}; \
-         `millrace rebuild {name} --start-over` builds it from the beginning"
+        "generation {generation} of {name} cannot go on in {topic} partition {partition}: \
+         {reason}; `millrace rebuild {name} --start-over` builds it from the beginning"
     )))
 }

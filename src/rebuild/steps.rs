@@ -195,5 +195,9 @@ async fn verify(means: &Means<'_>, projected: Projected, generation: i32) -> Res
     let told = Arc::clone(&means.told);
     let progress: audit::Progress =
         Arc::new(move |done, of| told(Step::Verifying { generation, done, of }));
-    Ok(audit::run(means.config, Arc::new(writers), settings, progress).await?)
+    let report = audit::run(means.config, Arc::new(writers), settings, progress).await?;
+    if report.compared.partitions == 0 {
+        return Err(Error::Refused(format!("no partition was compared: {:?}", report.notes)));
+    }
+    Ok(report)
 }

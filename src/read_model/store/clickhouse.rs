@@ -223,9 +223,9 @@ impl<B: Blocks> ClickHouse<B> {
         format!("{}_event_g{generation}", self.definition().domain)
     }
 
-    /// The view that names the generation in use.
-    pub(super) fn view(&self) -> String {
-        format!("{}_event", self.definition().domain)
+    /// The view that shows the generation in use, and names it.
+    pub(super) fn view(&self) -> &'static str {
+        self.definition().domain
     }
 
     async fn insert(&self, source: &Source, block: Block, token: &str) -> Result<(), Error> {

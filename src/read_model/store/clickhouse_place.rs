@@ -1,7 +1,9 @@
 //! What ClickHouse's tables say of themselves: rows' ends -> a place; comments -> generations.
 //!
-//! The comment of a domain's `.._event` view names the generation in use, so that both change in
-//! one step; the comment of a generation's table says what made it, and what it is for.
+//! The comment of a domain's view names the generation in use, so that both change in one step; the
+//! comment of a generation's table says what made it, and what it is for.
+
+use std::fmt;
 
 use ::clickhouse::Row;
 use serde::Deserialize;
@@ -70,6 +72,13 @@ impl Shown {
     }
 }
 
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "(generation {})", self.generation)?;
+        if self.views.is_empty() { Ok(()) } else { write!(f, " (views {})", self.views) }
+    }
+}
+
 fn in_brackets<'c>(comment: &'c str, word: &str) -> Option<&'c str> {
     let (_, rest) = comment.split_once(&format!("({word} "))?;
     Some(rest.split_once(')')?.0)
@@ -120,6 +129,7 @@ mod tests {
         let comment = "Every event (generation 12) (views abc)";
         let shown = Shown { generation: 12, views: "abc".to_owned(), held_until: None };
         assert_eq!(Shown::read(comment), Some(shown.clone()));
+        assert_eq!(Shown::read(&shown.to_string()), Some(shown.clone()));
         let held = Shown::held(comment, 77);
         assert_eq!(Shown::read(&held), Some(Shown { held_until: Some(77), ..shown }));
         assert_eq!(Shown::free(&held), comment);

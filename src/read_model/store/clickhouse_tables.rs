@@ -2,7 +2,7 @@
 //! over the one in use.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::clickhouse::{Blocks, ClickHouse};
 use super::clickhouse_place::{Shown, made_by};
@@ -20,13 +20,13 @@ impl<B: Blocks> ClickHouse<B> {
         format!("version {} tables {}", definition.version, tables_hash(definition))
     }
 
-    fn fill(&self, template: &str, generation: i32, made_by: &str) -> String {
+    /// Fills in the names, and what the comment is to say.
+    fn fill(&self, template: &str, generation: i32, comment: &str) -> String {
         template
             .replace("{database}", self.database.name())
             .replace("{table}", &self.table_of(generation))
-            .replace("{generation}", &generation.to_string())
-            .replace("{views}", &self.views_hash())
-            .replace("{made_by}", made_by)
+            .replace("{made_by}", comment)
+            .replace("{in_use}", comment)
     }
 
     fn views_hash(&self) -> String {
@@ -43,20 +43,41 @@ impl<B: Blocks> ClickHouse<B> {
         Ok(())
     }
 
-    /// Points the views at a generation: the first of them says which, the others follow.
-    pub(super) async fn make_views(&self, generation: i32) -> Result<(), Error> {
+    /// Shows users a generation, in one step: all views read the first one, which changes. Where
+    /// they are other views than before, they follow. Says how long that step took.
+    pub(super) async fn show(&self, generation: i32) -> Result<Duration, Error> {
         let action = format!("making the views of {}", self.definition().domain);
-        let views = self.definition().views.iter();
-        let statements: Vec<String> = views.map(|view| self.fill(view, generation, "")).collect();
-        let Some((first, others)) = statements.split_first() else { return Ok(()) };
-        self.database.execute(first, &action).await?;
-        let others = others.iter().map(|statement| self.database.execute(statement, &action));
-        futures::future::try_join_all(others).await.map(drop)
+        let views = self.definition().views.split_first();
+        let Some((first, others)) = views else { return Ok(Duration::ZERO) };
+        let (before, views) = (self.shown().await?, self.views_hash());
+        let are_others = before.is_none_or(|shown| shown.views != views)
+            || self.count_views().await? < others.len();
+        let views = if are_others { String::new() } else { views };
+        let mut shown = Shown { generation, views, held_until: None };
+        let statement = self.fill(first, generation, &shown.to_string());
+        let started = Instant::now();
+        self.database.execute(&statement, &action).await?;
+        let took = started.elapsed();
+        if are_others {
+            for view in others {
+                let statement = self.fill(view, generation, "");
+                self.database.execute(&statement, &action).await?;
+            }
+            shown.views = self.views_hash();
+            let statement = self.fill(first, generation, &shown.to_string());
+            self.database.execute(&statement, &action).await?;
+        }
+        Ok(took)
     }
 
-    /// What the views say; `None` if there are none.
+    /// What the views show; `None` if there are none.
     pub(super) async fn shown(&self) -> Result<Option<Shown>, Error> {
-        let comment = self.database.comment(&self.view()).await?;
+        let comment = self.database.comment(self.view()).await?;
+        if let Some(shown) = comment.as_deref().and_then(Shown::read) {
+            return Ok(Some(shown));
+        }
+        // Before there was that view, another one named the generation.
+        let comment = self.database.comment(&format!("{}_event", self.view())).await?;
         Ok(comment.as_deref().and_then(Shown::read))
     }
 
@@ -79,8 +100,8 @@ impl<B: Blocks> ClickHouse<B> {
         self.open(live).await?;
         // Only where they differ: a start must not undo what is being switched meanwhile.
         let is_shown = shown.is_some_and(|shown| shown.views == self.views_hash());
-        if !is_shown || self.count_views(live).await? < self.definition().views.len() {
-            self.make_views(live).await?;
+        if !is_shown || self.count_views().await? + 1 < self.definition().views.len() {
+            self.show(live).await?;
         }
         self.join_domains().await
     }
@@ -95,19 +116,17 @@ impl<B: Blocks> ClickHouse<B> {
         Err(Error::Outdated { projection: self.name(), generation })
     }
 
-    /// How many views show a generation.
-    async fn count_views(&self, generation: i32) -> Result<usize, Error> {
+    /// How many views there are besides the one that the others read.
+    async fn count_views(&self) -> Result<usize, Error> {
         let count = self
             .database
             .client()
             .query_raw(
                 "SELECT count() FROM system.tables WHERE database = {database: String}
-                 AND engine = 'View' AND startsWith(name, {prefix: String})
-                 AND match(as_select, {table: String})",
+                 AND engine = 'View' AND startsWith(name, {prefix: String})",
             )
             .param("database", self.database.name())
             .param("prefix", format!("{}_", self.definition().domain))
-            .param("table", format!("\\b{}\\b", self.table_of(generation)))
             .fetch_one::<u64>()
             .await
             .map_err(|source| self.database.failed(source, "counting the views"))?;

@@ -10,7 +10,7 @@ FROM (
         anyIf(table.account_type, table.account_type != '') AS account_type,
         anyIf(table.currency, table.currency != '') AS currency,
         argMaxIf(assumeNotNull(balance_after), sequence, balance_after IS NOT NULL) AS balance
-    FROM {database}.{table} AS table FINAL
+    FROM {database}.banking AS table
     WHERE aggregate = 'account'
     GROUP BY aggregate_id
 )

@@ -5,7 +5,7 @@ SELECT
     sumIf(amount, event_type IN ('AccountCreated', 'MoneyDeposited')) AS deposits,
     sumIf(amount, event_type = 'MoneyWithdrawn') AS withdrawals,
     deposits - withdrawals AS net
-FROM {database}.{table} FINAL
+FROM {database}.banking
 WHERE aggregate = 'account'
     AND event_type IN ('AccountCreated', 'MoneyDeposited', 'MoneyWithdrawn')
 GROUP BY day, currency

@@ -5,7 +5,7 @@ SELECT
     countIf(fee > 0) AS charged,
     countIf(fee < 0) AS given_back,
     sum(fee) AS fees
-FROM {database}.{table} FINAL
+FROM {database}.banking
 WHERE aggregate = 'account' AND fee != 0
 GROUP BY hour, currency
 ORDER BY hour, currency

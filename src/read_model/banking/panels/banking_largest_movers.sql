@@ -5,7 +5,7 @@ SELECT
     currency,
     count() AS events,
     sum(abs(amount)) AS moved
-FROM {database}.{table} FINAL
+FROM {database}.banking
 WHERE aggregate = 'account' AND currency != '' AND event_type != 'TransferSettled'
     AND occurred_at > now() - INTERVAL 30 DAY
 GROUP BY account_id, currency

@@ -5,7 +5,7 @@ SELECT
     event_type,
     count() AS events,
     sum(amount) AS amount
-FROM {database}.{table} FINAL
+FROM {database}.banking
 WHERE aggregate = 'account' AND currency != '' AND event_type != 'TransferSettled'
 GROUP BY hour, currency, event_type
 ORDER BY hour, currency, event_type

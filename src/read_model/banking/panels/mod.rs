@@ -1,7 +1,9 @@
 //! The views behind the dashboard: each is one panel, and says in its comment what it shows.
 
-/// All of them; the first names the generation in use.
-pub(super) const VIEWS: [&str; 12] = [
+/// All of them. The first shows the generation in use, and names it; the others read that one, so
+/// that they change all at once.
+pub(super) const VIEWS: [&str; 13] = [
+    include_str!("banking.sql"),
     include_str!("banking_event.sql"),
     include_str!("banking_volume_minute.sql"),
     include_str!("banking_fees_minute.sql"),

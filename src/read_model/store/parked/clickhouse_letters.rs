@@ -22,10 +22,10 @@ impl Database {
     fn in_use(&self) -> String {
         format!(
             "(projection, generation) IN (
-                 SELECT concat('clickhouse.', replaceRegexpOne(name, '_event$', '')),
+                 SELECT concat('clickhouse.', name),
                      toInt32OrZero(extract(comment, 'generation (\\\\d+)'))
                  FROM system.tables WHERE database = {} AND engine = 'View'
-                 AND endsWith(name, '_event'))",
+                 AND startsWith(comment, '(generation '))",
             quoted(self.name())
         )
     }

@@ -1,6 +1,6 @@
 //! Generations in ClickHouse: a table each, whose comment says what it is for; views over one.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::clickhouse::Row;
 use serde::Deserialize;
@@ -52,7 +52,6 @@ impl<B: Blocks> ClickHouse<B> {
         let comment = self.database.comment(&self.table_of(live)).await?.unwrap_or_default();
         let (found, state) = made_by(&comment);
         if state != State::Live && found == self.made_by() {
-            self.make_views(live).await?;
             self.mark(live, State::Live).await?;
         }
         Ok(())
@@ -104,7 +103,7 @@ impl<B: Blocks> Generations for ClickHouse<B> {
                 _ if live == Some(number) => State::Live,
                 // It was in use until somebody was killed in the middle of a switch.
                 State::Live => State::Retired(i64::MAX),
-                other => other,
+                State::Building | State::Retired(_) => state,
             };
             Some(Known { number, state, is_ours: made_by == self.made_by() })
         };
@@ -169,20 +168,20 @@ impl<B: Blocks> Generations for ClickHouse<B> {
 
     async fn hold(&self, longest: Duration) -> Result<bool, Error> {
         let view = self.view();
-        let comment = self.database.comment(&view).await?.unwrap_or_default();
+        let comment = self.database.comment(view).await?.unwrap_or_default();
         let now = self.database.client().query_raw("SELECT toUnixTimestamp64Milli(now64(3))");
         let now = now.fetch_one::<i64>().await;
         let now = now.map_err(|error| self.database.failed(error, "asking for the time"))?;
         let until = now + i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
-        self.set_comment(&view, &Shown::held(&comment, until)).await?;
+        self.set_comment(view, &Shown::held(&comment, until)).await?;
         Ok(true)
     }
 
     async fn release(&self) -> Result<(), Error> {
         let view = self.view();
-        let comment = self.database.comment(&view).await?.unwrap_or_default();
+        let comment = self.database.comment(view).await?.unwrap_or_default();
         let free = Shown::free(&comment);
-        if free == comment { Ok(()) } else { self.set_comment(&view, free).await }
+        if free == comment { Ok(()) } else { self.set_comment(view, free).await }
     }
 
     async fn switch(&self, from: i32, to: i32, proven: &Ends) -> Result<Switch, Error> {
@@ -190,9 +189,7 @@ impl<B: Blocks> Generations for ClickHouse<B> {
         if !covers(&own, proven, &in_use) {
             return Ok(Switch::Behind);
         }
-        let started = Instant::now();
-        self.make_views(to).await?;
-        let took = started.elapsed();
+        let took = self.show(to).await?;
         self.mark(to, State::Live).await?;
         self.mark(from, State::Retired(clock::now().0)).await?;
         Ok(Switch::Done(took))
@@ -204,11 +201,11 @@ impl<B: Blocks> Generations for ClickHouse<B> {
             let name = self.name();
             return Err(Error::Generation(format!("generation {generation} of {name} is in use")));
         }
-        // All of them are views over the one in use, also if somebody was killed in a switch.
+        // All of them read the one in use, also if somebody was killed in a switch.
         if let Some(live) = live
             && self.is_ours(live).await?
         {
-            self.make_views(live).await?;
+            self.show(live).await?;
         }
         let table = format!("{}.{}", self.database.name(), self.table_of(generation));
         let drop = format!("DROP TABLE IF EXISTS {table} SYNC");

@@ -1,0 +1,84 @@
+//! Commands that keep coming: deposits, withdrawals and transfers between a few accounts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::harness::commands::{command_with_id, create, deposit, new_id, transfer, withdraw};
+use crate::harness::kafka::{Message, Producer};
+use crate::harness::log::Answers;
+use crate::harness::namespace::Namespace;
+
+/// How many accounts there are.
+pub(crate) const ACCOUNTS: usize = 30;
+
+/// One command for each account.
+fn round(number: usize) -> Vec<Message> {
+    let commands = (0..ACCOUNTS).map(|account| {
+        let to = format!("acc-{}", (account + 1) % ACCOUNTS);
+        let body = match (number + account) % 4 {
+            0 | 1 => deposit("12.34"),
+            2 => withdraw("3.21"),
+            _ => transfer(&to, "1.5"),
+        };
+        command_with_id(&format!("acc-{account}"), new_id(), &body)
+    });
+    commands.collect()
+}
+
+/// Opens the accounts, and moves money so many times in each.
+pub(crate) fn open(namespace: &Namespace, rounds: usize) {
+    let producer = Producer::new(&namespace.stack);
+    let (mut ids, mut commands) = (Vec::new(), Vec::new());
+    for account in 0..ACCOUNTS {
+        ids.push(new_id());
+        let body = create(&format!("eve-{account}"), "checking", "5000.00");
+        commands.push(command_with_id(&format!("acc-{account}"), ids[account], &body));
+    }
+    producer.send(&namespace.topic("commands"), &commands);
+    Answers::new(namespace).await_count(&ids, 1);
+    for number in 0..rounds {
+        producer.send(&namespace.topic("commands"), &round(number));
+    }
+}
+
+/// Sends until it is stopped.
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Load {
+    /// Some 100 commands a second.
+    pub(crate) fn start(namespace: &Namespace) -> Self {
+        let producer = Producer::new(&namespace.stack);
+        let topic = namespace.topic("commands");
+        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopped, count) = (Arc::clone(&stop), Arc::clone(&sent));
+        let thread = std::thread::spawn(move || {
+            for number in 0.. {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                count.fetch_add(producer.send(&topic, &round(number)).len(), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(250));
+            }
+        });
+        Self { stop, sent, thread: Some(thread) }
+    }
+
+    /// Ends it; gives how many commands it sent.
+    pub(crate) fn end(mut self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().expect("the load runs to its end");
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
