@@ -321,6 +321,7 @@ mod tests {
                 ("MILLRACE_HANDLER_STATE_DIR", "/var/lib/millrace"),
                 ("MILLRACE_HANDLER_ANSWERS_IN_MEMORY", "7"),
                 ("MILLRACE_HANDLER_STREAMS_IN_MEMORY", "8"),
+                ("MILLRACE_HANDLER_RESTORE_EVENTS", "9"),
             ])
             .unwrap();
         assert_eq!(config.kafka.security_protocol.as_deref(), Some("sasl_ssl"));
@@ -329,6 +330,7 @@ mod tests {
         assert_eq!(config.handler.command_time, CommandTime::Trust);
         assert_eq!(config.handler.state_dir(), Path::new("/var/lib/millrace"));
         assert_eq!((config.handler.answers_in_memory, config.handler.streams_in_memory), (7, 8));
+        assert_eq!(config.handler.restore_events, 9);
         assert_eq!(config.namespace.as_str(), "test1");
         assert!(!format!("{config:?}").contains("hidden"), "{config:?}");
     }

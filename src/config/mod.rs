@@ -236,6 +236,9 @@ pub struct Handler {
     pub answers_in_memory: usize,
     /// How many aggregates a partition keeps in memory.
     pub streams_in_memory: usize,
+    /// About how many events a partition's start reads, once it was quiet for a while
+    /// (1 to 1,000,000,000).
+    pub restore_events: u64,
     /// A name of this process alone, under which it comes back without a rebalance; a member
     /// without one leaves the group when it stops.
     pub instance_id: Option<String>,
@@ -250,6 +253,7 @@ impl Default for Handler {
             state_dir: None,
             answers_in_memory: 250_000,
             streams_in_memory: 300_000,
+            restore_events: 10_000,
             instance_id: None,
         }
     }

@@ -69,7 +69,7 @@ const fn address(
 const PATH: &str = "the path of a PEM file";
 const HTTP_URL: &str = "an address such as http://127.0.0.1:8123";
 
-static SETTINGS: [Setting; 29] = [
+static SETTINGS: [Setting; 30] = [
     plain(
         "MILLRACE_NAMESPACE",
         "namespace",
@@ -215,6 +215,15 @@ static SETTINGS: [Setting; 29] = [
         "handler.streams_in_memory",
         "a number from 1 to 100000000",
         |config, text| store(&mut config.handler.streams_in_memory, count_in_memory(text)),
+    ),
+    plain(
+        "MILLRACE_HANDLER_RESTORE_EVENTS",
+        "handler.restore_events",
+        "a number from 1 to 1000000000",
+        |config, text| {
+            let number = text.parse().ok().filter(|number| (1..=1_000_000_000).contains(number));
+            store(&mut config.handler.restore_events, number)
+        },
     ),
     plain(
         "MILLRACE_HANDLER_INSTANCE_ID",

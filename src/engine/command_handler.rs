@@ -17,13 +17,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::answers::{Answers, Noted};
-use super::draft::Draft;
+use super::draft::{Changes, Draft};
 use super::position::{Position, Witness};
 use super::protocol::{
     Action, Chunk, Committed, Counts, Handler, Input, Moment, Settings, Transaction,
 };
 use super::shelf::Shelf;
 use super::streams::Streams;
+use super::sweep::Sweep;
 use super::timer::Timers;
 use super::turns::TurnLimits;
 use super::upkeep::Then;
@@ -84,9 +85,14 @@ pub struct CommandHandler<D: Decider, C> {
     /// The record that must stand where the results are read on; `None` once it was found.
     pub(super) expected: Option<Noted>,
     pub(super) timers: Timers,
+    /// What holds the place back from which on a restore reads the events.
+    pub(super) sweep: Sweep,
+    /// A restore that did not read all events was not enough.
+    pub(super) reads_whole: bool,
     /// Up to when the answers' window goes; `None` before the position is known.
     pub(super) window_end: Option<Timestamp>,
-    /// As the last committed transaction left it; `None` before the first one.
+    /// As the last committed transaction left it; `None` before the first one. While a restore
+    /// goes on, as its record says.
     pub(super) position: Option<Position>,
     pub(super) committed: Committed,
     pub(super) restoring: VecDeque<Record>,
@@ -106,6 +112,8 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         Self {
             streams: Streams::new(settings.streams_in_memory),
             answers: Answers::new(settings.answers_in_memory, settings.window_seconds),
+            sweep: Sweep::new(settings.restore_events, settings.streams_in_memory),
+            reads_whole: false,
             settings,
             codec,
             phase: Phase::Fencing,
@@ -152,7 +160,8 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
     pub(super) fn stamp(&mut self, position: Position, moment: Moment) -> Action {
         self.position = None;
         self.phase = Phase::Stamping;
-        let position = Position { nonce: moment.nonce, ..position };
+        let bound = Some(self.bound(&Changes::default()));
+        let position = Position { nonce: moment.nonce, bound, ..position };
         let in_flight = InFlight::new(position, moment.now);
         let chunk = self.last_chunk(&in_flight.position, Vec::new());
         let transaction = self.transaction(&in_flight.position, chunk);
@@ -188,7 +197,8 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
     }
 
     pub(super) fn receive(&self) -> Action {
-        Action::Receive { until: self.timers.next() }
+        let (timer, sweep) = (self.timers.next(), self.sweep.wakes_at());
+        Action::Receive { until: timer.into_iter().chain(sweep).min() }
     }
 
     /// The transaction stands: the overlay becomes the state.
@@ -200,6 +210,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         self.counts.events += changes.event_count;
         self.counts.transactions += 1;
         self.streams.extend(changes.streams, changes.new_streams);
+        self.sweep.committed(changes.event_count, changes.unsaved, &changes.swept);
         for ((id, name), at) in changes.timers {
             self.timers.set(&id, &name, at);
         }
@@ -363,6 +374,7 @@ impl<D: Decider, C: Codec<D>> Handler for CommandHandler<D, C> {
             streams_in_memory: near as u64,
             answers: recent as u64 + shelved,
             answers_in_memory: recent as u64,
+            to_restore_events: self.sweep.to_restore(),
             ..self.counts
         }
     }

@@ -1,17 +1,17 @@
 //! What a turn has come to, owned: it outlives the chunks that the turn is decided in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use super::dedup::{Answer, CommandKey};
 use super::origin::Source;
 use super::protocol::Crossing;
-use super::snapshot;
-use super::turn::{EVENT_BYTES_MAX, Overlay};
+use super::sweep::{Swept, save};
+use super::turn::Overlay;
 use crate::kernel::decider::Decider;
-use crate::kernel::message::{Headers, Outgoing};
-use crate::kernel::stream::Kind;
+use crate::kernel::message::Outgoing;
 use crate::kernel::time::Timestamp;
 
 /// What a turn changes in memory once it is committed.
@@ -31,6 +31,10 @@ pub struct Changes<D: Decider> {
     pub command_count: u64,
     /// How many events follow.
     pub event_count: u64,
+    /// The streams that were covered by a snapshot until now.
+    pub unsaved: Vec<Arc<str>>,
+    /// What was swept.
+    pub swept: Swept,
 }
 
 impl<D: Decider> Default for Changes<D> {
@@ -43,6 +47,8 @@ impl<D: Decider> Default for Changes<D> {
             timers: BTreeMap::new(),
             command_count: 0,
             event_count: 0,
+            unsaved: Vec::new(),
+            swept: Swept::default(),
         }
     }
 }
@@ -84,15 +90,7 @@ impl<D: Decider> Draft<D> {
     /// Adds what is written once for a turn, behind all commands: snapshots and timers.
     pub fn finish(&mut self) {
         for id in std::mem::take(&mut self.snapshots_due) {
-            let stream = self.changes.streams.get(id.as_str());
-            let value = stream.and_then(|stream| snapshot::to_bytes::<D>(stream));
-            let key = Some(id.into_bytes());
-            let headers = Headers::default();
-            let record = Outgoing { kind: Kind::Snapshots, key, value, headers };
-            // A state that is too large for a record is folded from its events instead.
-            if record.value.is_some() && record.byte_count() <= EVENT_BYTES_MAX {
-                self.records.push(record);
-            }
+            self.records.extend(save::<D>(&mut self.changes.streams, &id));
         }
         let timers = super::timer::records(&self.changes.timers);
         self.records.extend(timers);

@@ -7,6 +7,7 @@
 //! Nothing here knows a client library, a clock, a thread or a random number generator.
 
 pub mod answers;
+mod bound;
 pub mod command_handler;
 pub mod dedup;
 pub mod dispatch;
@@ -28,6 +29,7 @@ pub mod routing;
 pub mod shelf;
 pub mod snapshot;
 pub mod streams;
+pub mod sweep;
 pub mod timer;
 pub mod turn;
 mod turns;

@@ -9,9 +9,12 @@ use uuid::Uuid;
 use super::origin::Source;
 use crate::kernel::time::Timestamp;
 
-/// The form of the position record that is written. The one before it is read, too.
-const FORM: u8 = 2;
-const FORM_BEFORE: u8 = 1;
+/// The form of the position record that is written. Those before it are read, too.
+const FORM: u8 = 3;
+/// Without `bound`.
+const FORM_WITHOUT_BOUND: u8 = 2;
+/// Without `command_time` and `bound`.
+const FORM_WITHOUT_TIME: u8 = 1;
 
 /// What the owner of a partition must know to go on where the last transaction ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,9 +31,34 @@ pub struct Position {
     /// agrees. Answers are remembered from here back: by the log's time, so that neither a handler
     /// that was away for a day nor a clock that is wrong forgets one that a repeat still needs.
     pub command_time: Option<Timestamp>,
+    /// From where on a restore reads the events; `None` is from the oldest on.
+    pub bound: Option<Bound>,
 }
 
-/// The record as it was before `command_time`.
+/// A place in the events partition: whatever is before it is in the latest snapshot of its stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// The events topic that it is a place in.
+    pub events_topic_id: Uuid,
+    /// How the snapshots begin that it relies on: their form and the state's schema. Who reads
+    /// others finds none.
+    pub snapshots: [u8; 3],
+    /// The first event to read.
+    pub events_from: i64,
+    /// What a restore must have found in the end.
+    pub figures: Option<Figures>,
+}
+
+/// What there is in all, so that a restore can tell whether it has found everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// The streams.
+    pub streams: u64,
+    /// The sum of their versions.
+    pub events: u64,
+}
+
+/// The record as it was before `bound` and before `command_time`, which came last.
 #[derive(Deserialize)]
 struct PositionBefore {
     topic_id: Uuid,
@@ -53,10 +81,14 @@ impl Position {
         let (&form, rest) = bytes.split_first()?;
         match form {
             FORM => postcard::from_bytes(rest).ok(),
-            FORM_BEFORE => {
-                let before: PositionBefore = postcard::from_bytes(rest).ok()?;
+            FORM_WITHOUT_BOUND | FORM_WITHOUT_TIME => {
+                let (before, rest) = postcard::take_from_bytes(rest).ok()?;
                 let PositionBefore { topic_id, next_offset, nonce, origins } = before;
-                Some(Self { topic_id, next_offset, nonce, origins, command_time: None })
+                let command_time = match form {
+                    FORM_WITHOUT_BOUND => postcard::from_bytes(rest).ok()?,
+                    _ => None,
+                };
+                Some(Self { topic_id, next_offset, nonce, origins, command_time, bound: None })
             }
             _ => None,
         }
@@ -112,17 +144,31 @@ mod tests {
             nonce: 9,
             origins: [(source, (17, 2))].into(),
             command_time: Some(Timestamp(5)),
+            bound: Some(Bound {
+                events_topic_id: Uuid::from_u128(8),
+                snapshots: [2, 0, 1],
+                events_from: 1_000,
+                figures: Some(Figures { streams: 3, events: 1_200 }),
+            }),
         };
-        assert_eq!(Position::from_bytes(&position.to_bytes()), Some(position.clone()));
-        assert_eq!(Position::from_bytes(&[3, 0]), None);
-        // The form before ended with the origins.
-        let mut before = Position { command_time: None, ..position }.to_bytes();
+        let bytes = position.to_bytes();
+        assert_eq!(Position::from_bytes(&bytes), Some(position.clone()));
+        for length in 0..bytes.len() {
+            assert_eq!(Position::from_bytes(&bytes[..length]), None, "{length} bytes");
+        }
+        assert_eq!(Position::from_bytes(&[FORM + 1, 0]), None);
+        // The form before ended with the command's time, the one before that with the origins.
+        let mut before = Position { bound: None, ..position.clone() }.to_bytes();
         assert_eq!(before.pop(), Some(0));
-        before[0] = FORM_BEFORE;
-        let read = Position::from_bytes(&before).unwrap();
-        assert_eq!((read.next_offset, read.command_time), (42, None));
-        assert_eq!(read.origins.len(), 1);
-        assert_eq!(Position::from_bytes(&[]), None);
+        before[0] = FORM_WITHOUT_BOUND;
+        let expected = Position { bound: None, ..position.clone() };
+        assert_eq!(Position::from_bytes(&before), Some(expected));
+        let mut before =
+            Position { bound: None, command_time: None, ..position.clone() }.to_bytes();
+        assert_eq!((before.pop(), before.pop()), (Some(0), Some(0)));
+        before[0] = FORM_WITHOUT_TIME;
+        let expected = Position { bound: None, command_time: None, ..position };
+        assert_eq!(Position::from_bytes(&before), Some(expected));
     }
 
     #[test]

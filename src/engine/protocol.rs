@@ -49,6 +49,8 @@ pub struct Settings {
     pub answers_in_memory: usize,
     /// How many streams are kept in memory; the others are put on the shelf.
     pub streams_in_memory: usize,
+    /// About how many events a restore is to read; more have snapshots written.
+    pub restore_events: u64,
     /// Signs and verifies origins.
     pub key: hmac::Key,
     /// Where commands can be handed on to.
@@ -60,7 +62,7 @@ pub struct Settings {
 pub enum Input {
     /// The producer is ours: older owners are fenced off, their open transaction is aborted.
     Fenced,
-    /// The group's committed offset and the ends of the commands partition.
+    /// The group's committed offset and the ends of the partitions.
     Committed(Committed),
     /// Some records of the topic that is being restored, in order.
     Restored(Vec<Record>),
@@ -98,6 +100,8 @@ pub struct Committed {
     pub log_start: i64,
     /// The offset behind the last record of the commands partition.
     pub log_end: i64,
+    /// The offset behind the last committed event: what is written from now on stands behind it.
+    pub events_end: i64,
 }
 
 /// Where a restore begins to read.
@@ -211,10 +215,18 @@ pub struct Counts {
     pub events: u64,
     /// Transactions committed.
     pub transactions: u64,
-    /// Events read to restore the state.
+    /// Events folded to restore the state.
     pub restored_events: u64,
+    /// Events read for that: some of them are in the snapshots.
+    pub read_events: u64,
+    /// Where they were read from; 0 is the start.
+    pub events_from: i64,
+    /// Times that all events had to be read, because those from there on were not enough.
+    pub whole_reads: u64,
     /// Snapshots taken up to restore the state.
     pub restored_snapshots: u64,
+    /// About how many events a restore would read at this moment.
+    pub to_restore_events: u64,
     /// Results read to remember the answers.
     pub restored_results: u64,
     /// Timers read.

@@ -20,6 +20,8 @@ pub struct Memory<'a, S> {
     pub answers: &'a Answers,
     /// Where those are that memory has no room for.
     pub shelf: &'a dyn Shelf,
+    /// No event of this turn will stand before this place in its partition.
+    pub log_end: i64,
 }
 
 impl<D: Decider, C: Codec<D>> Turn<'_, D, C> {

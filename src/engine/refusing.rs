@@ -222,6 +222,7 @@ mod tests {
             window_seconds: 100,
             answers_in_memory: 100,
             streams_in_memory: 100,
+            restore_events: 100,
             key: hmac::Key::new(hmac::HMAC_SHA256, b"key"),
             targets: Targets::default(),
         }
@@ -237,7 +238,7 @@ mod tests {
             let settings = settings();
             let (streams, answers) = (Streams::new(100), Answers::new(100, 100));
             let shelf = MemoryShelf::default();
-            let memory = Memory { streams: &streams, answers: &answers, shelf: &shelf };
+            let memory = Memory { streams: &streams, answers: &answers, shelf: &shelf, log_end: 0 };
             let position = Position::default();
             let now = Timestamp(1_000_000);
             let draft = Draft::<Counter>::new(now);

@@ -12,6 +12,7 @@ use super::position::{Position, Witness};
 use super::protocol::{Action, Moment, Settings};
 use super::shelf::ShelfError;
 use super::snapshot;
+use super::sweep::SAVED;
 use super::timer::{parse_timer_key, parse_timer_value};
 use super::turn::Stream;
 use super::upkeep::Then;
@@ -49,7 +50,10 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
                 Err(RestoreError::Shelf(error)) => {
                     return self.in_trouble(error, Then::Restore(kind));
                 }
-                Err(RestoreError::Corrupt(reason)) => {
+                Err(RestoreError::Gap(reason)) if self.counts.events_from > 0 => {
+                    return self.read_whole(&reason, now);
+                }
+                Err(RestoreError::Gap(reason) | RestoreError::Corrupt(reason)) => {
                     let Settings { commands_topic, partition, .. } = &self.settings;
                     let offset = record.offset;
                     let kind = kind.as_str();
@@ -108,6 +112,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
                 _ => Position { next_offset: log_start, ..Position::default() },
             },
         };
+        self.reads_whole = false;
         position.topic_id = *commands_topic_id;
         if position.next_offset < log_start {
             let (expected, found) = (position.next_offset, log_start);
@@ -154,21 +159,18 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         Ok(())
     }
 
-    /// Takes a stream's state; one that cannot be read is folded from its events.
+    /// Takes a stream's state. One that cannot be read, or was erased, is folded from its events:
+    /// an older one before it counts for nothing, since compaction may have it gone next time.
     fn restore_stream(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), RestoreError> {
         let Ok(id) = std::str::from_utf8(key) else { return Ok(()) };
-        let stream = value.map(|value| snapshot::from_bytes::<D>(id, value));
-        let stream = match stream {
-            Some(Some(stream)) => stream,
-            Some(None) => return Ok(()),
-            // A tombstone: as if there had been none.
-            None => Stream {
-                state: D::State::default(),
-                version: 0,
-                last_time: Timestamp::default(),
-                hash: StreamHash::new(D::NAME, id),
-            },
-        };
+        let stream = value.and_then(|value| snapshot::from_bytes::<D>(id, value));
+        let stream = stream.unwrap_or_else(|| Stream {
+            state: D::State::default(),
+            version: 0,
+            last_time: Timestamp::default(),
+            hash: StreamHash::new(D::NAME, id),
+            unsaved_from: SAVED,
+        });
         let known = self.streams.restore_mut::<D>(id, self.shelf.as_ref())?;
         let before = known.map_or(0, |known| known.version);
         if before == 0 && stream.version == 0 {
@@ -176,6 +178,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         }
         self.counts.restored_snapshots += u64::from(stream.version > 0);
         self.streams.restored(i64::from(stream.version > 0) - i64::from(before > 0));
+        self.sweep.restored(before, stream.version);
         self.streams.restore(id, stream);
         Ok(())
     }
@@ -184,6 +187,8 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         let (Some(key), Some(value)) = (record.key.as_deref(), record.value.as_deref()) else {
             return Ok(()); // A tombstone: the event is erased.
         };
+        self.counts.read_events += 1;
+        self.sweep.has_read(record.offset);
         let (id, sequence) = parse_event_key(key)
             .ok_or_else(|| RestoreError::Corrupt("a key that is no event's".to_owned()))?;
         let known = self.streams.restore_mut::<D>(id, self.shelf.as_ref())?;
@@ -192,7 +197,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             return Ok(()); // An exact repeat that compaction has not removed yet.
         }
         if sequence != version + 1 {
-            return Err(RestoreError::Corrupt(format!(
+            return Err(RestoreError::Gap(format!(
                 "stream {id} jumps from {version} to {sequence}"
             )));
         }
@@ -203,7 +208,12 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             .and_then(Timestamp::parse_rfc3339)
             .unwrap_or_else(|| Timestamp::from_millis(record.timestamp_ms));
         self.counts.restored_events += 1;
+        let mut is_first = true;
         if let Some(stream) = known {
+            is_first = stream.unsaved_from == SAVED;
+            if is_first {
+                stream.unsaved_from = record.offset;
+            }
             D::evolve(&mut stream.state, &event, at);
             stream.version = sequence;
             stream.last_time = at;
@@ -211,9 +221,15 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             let mut state = D::State::default();
             D::evolve(&mut state, &event, at);
             let hash = StreamHash::new(D::NAME, id);
-            self.streams.restore(id, Stream { state, version: sequence, last_time: at, hash });
+            let unsaved_from = record.offset;
+            let stream = Stream { state, version: sequence, last_time: at, hash, unsaved_from };
+            self.streams.restore(id, stream);
+        }
+        if is_first && let Some(name) = self.streams.name(id) {
+            self.sweep.push(record.offset, name);
         }
         self.streams.restored(i64::from(version == 0));
+        self.sweep.restored(version, sequence);
         Ok(())
     }
 
@@ -265,6 +281,8 @@ fn noted(record: &Record, now: Timestamp) -> Noted {
 enum RestoreError {
     Schema(u32),
     Shelf(ShelfError),
+    /// A stream's events are not all there.
+    Gap(String),
     Corrupt(String),
 }
 

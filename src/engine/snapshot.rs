@@ -2,12 +2,12 @@
 //!
 //! A snapshot of another form or another state schema is not read: the events are folded instead.
 //!
-//! It names no place in the events topic. A restore could begin at the smallest such place only if
-//! every stream had a snapshot; the first stream without one, of which nothing tells where its
-//! events are, has the topic read from its start.
+//! It names no place in the events topic. The position record does, for all of them together:
+//! whatever is before that place is in the latest snapshot of its stream (see `sweep`).
 
 use serde::{Deserialize, Serialize};
 
+use super::sweep::SAVED;
 use super::turn::Stream;
 use crate::kernel::decider::Decider;
 use crate::kernel::stream::StreamHash;
@@ -34,11 +34,17 @@ pub const fn is_due(before: u64, after: u64, every: u64) -> bool {
     before / every != after / every
 }
 
+/// How every snapshot begins that is read and written here: its form and the state's schema.
+#[must_use]
+pub const fn header<D: Decider>() -> [u8; 3] {
+    let [high, low] = D::STATE_SCHEMA.to_be_bytes();
+    [FORM, high, low]
+}
+
 /// The record's value; `None` if the state cannot be written, which is a bug but loses nothing.
 #[must_use]
 pub fn to_bytes<D: Decider>(stream: &Stream<D::State>) -> Option<Vec<u8>> {
-    let mut bytes = vec![FORM];
-    bytes.extend_from_slice(&D::STATE_SCHEMA.to_be_bytes());
+    let bytes = header::<D>().to_vec();
     let (version, last_time) = (stream.version, stream.last_time);
     let body = Body { version, last_time, state: &stream.state };
     postcard::to_extend(&body, bytes).ok()
@@ -47,15 +53,14 @@ pub fn to_bytes<D: Decider>(stream: &Stream<D::State>) -> Option<Vec<u8>> {
 /// Reads the record's value; `None` if it is of another form or state schema, or damaged.
 #[must_use]
 pub fn from_bytes<D: Decider>(id: &str, bytes: &[u8]) -> Option<Stream<D::State>> {
-    let (&form, rest) = bytes.split_first()?;
-    let (schema, rest) = rest.split_first_chunk::<2>()?;
-    if form != FORM || u16::from_be_bytes(*schema) != D::STATE_SCHEMA {
+    let (found, rest) = bytes.split_first_chunk::<3>()?;
+    if *found != header::<D>() {
         return None;
     }
     let (body, rest): (Body<D::State>, _) = postcard::take_from_bytes(rest).ok()?;
     let Body { version, last_time, state } = body;
     let hash = StreamHash::new(D::NAME, id);
-    rest.is_empty().then_some(Stream { state, version, last_time, hash })
+    rest.is_empty().then_some(Stream { state, version, last_time, hash, unsaved_from: SAVED })
 }
 
 #[cfg(test)]
@@ -73,7 +78,8 @@ mod tests {
 
     fn sample() -> Stream<<Account as Decider>::State> {
         let hash = StreamHash::new(Account::NAME, "a-1");
-        Stream { state: Default::default(), version: 7, last_time: Timestamp(99), hash }
+        let (state, last_time) = (Default::default(), Timestamp(99));
+        Stream { state, version: 7, last_time, hash, unsaved_from: SAVED }
     }
 
     #[test]

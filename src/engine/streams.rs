@@ -103,7 +103,10 @@ pub fn fetch<D: Decider>(
     shelf: &dyn Shelf,
 ) -> Result<Option<Stream<D::State>>, ShelfError> {
     let Some(bytes) = shelf.get(Drawer::Streams, id.as_bytes())? else { return Ok(None) };
-    let stream = snapshot::from_bytes::<D>(id, &bytes);
+    let stream = bytes.split_last_chunk::<8>().and_then(|(bytes, unsaved_from)| {
+        let stream = snapshot::from_bytes::<D>(id, bytes)?;
+        Some(Stream { unsaved_from: i64::from_be_bytes(*unsaved_from), ..stream })
+    });
     let damaged = || ShelfError::Damaged(format!("stream {id} on the shelf cannot be read"));
     stream.map(Some).ok_or_else(damaged)
 }
@@ -181,7 +184,8 @@ impl<S: Clone> Streams<S> {
                 continue;
             }
             // A state that cannot be written is a bug; it stays in memory.
-            let Some(bytes) = snapshot::to_bytes::<D>(stream) else { continue };
+            let Some(mut bytes) = snapshot::to_bytes::<D>(stream) else { continue };
+            bytes.extend_from_slice(&stream.unsaved_from.to_be_bytes());
             batch.push((Drawer::Streams, id.as_bytes().to_vec(), bytes));
             going.push((id, version));
         }
@@ -210,7 +214,9 @@ mod tests {
 
     fn stream(id: &str, version: u64) -> Stream<State> {
         let hash = StreamHash::new(Account::NAME, id);
-        Stream { state: State::default(), version, last_time: Timestamp(1), hash }
+        let (state, last_time) = (State::default(), Timestamp(1));
+        let unsaved_from = i64::try_from(version).unwrap();
+        Stream { state, version, last_time, hash, unsaved_from }
     }
 
     fn change(streams: &mut Streams<State>, id: &str, version: u64) {

@@ -23,6 +23,7 @@ use super::reply::{
 };
 use super::shelf::ShelfError;
 use super::snapshot;
+use super::sweep::SAVED;
 use crate::kernel::codec::{BadCommand, Codec, Decoded, Undecoded};
 use crate::kernel::decider::{Context, Decider, Rejection, Timer};
 use crate::kernel::message::{Outgoing, Record};
@@ -46,6 +47,8 @@ pub struct Stream<S> {
     pub last_time: Timestamp,
     /// Its hash.
     pub hash: StreamHash,
+    /// A lower bound of the place of its first event that no snapshot covers, or `SAVED`.
+    pub unsaved_from: i64,
 }
 
 /// Streams by aggregate id.
@@ -67,7 +70,7 @@ pub struct Turn<'a, D: Decider, C> {
     pub(super) position: &'a Position,
     pub(super) now: Timestamp,
     pub(super) changes: Changes<D>,
-    snapshots_due: BTreeSet<String>,
+    pub(super) snapshots_due: BTreeSet<String>,
     time_text: (Timestamp, String),
     /// The records of the transaction, in order.
     pub records: Vec<Outgoing>,
@@ -273,6 +276,7 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
             version: 0,
             last_time: Timestamp::default(),
             hash: request.stream,
+            unsaved_from: SAVED,
         });
         if let Some(expected) = request.metadata.expected_version
             && expected != stream.version
@@ -375,6 +379,10 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
                 None => {
                     let known = self.memory.streams.name(request.aggregate_id);
                     let id = known.unwrap_or_else(|| request.aggregate_id.into());
+                    if stream.unsaved_from == SAVED {
+                        stream.unsaved_from = self.memory.log_end;
+                        self.changes.unsaved.push(Arc::clone(&id));
+                    }
                     self.changes.streams.insert(id, stream);
                 }
             }

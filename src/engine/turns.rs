@@ -102,6 +102,8 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         }
         let is_nothing = turn.draft.changes.timers.is_empty() && turn.draft.records.is_empty();
         if turn.position.next_offset == before && is_nothing {
+            // Whatever was swept had been covered before.
+            self.sweep.committed(0, Vec::new(), &turn.draft.changes.swept);
             self.phase = if needs.is_some() { Phase::LookingUp } else { Phase::Idle };
             return needs.map_or_else(|| self.receive(), Action::LookUpSchema);
         }
@@ -141,7 +143,8 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         let before = self.position.as_ref()?;
         let codec = Arc::clone(&self.codec);
         let shelf = self.shelf.as_ref();
-        let memory = Memory { streams: &self.streams, answers: &self.answers, shelf };
+        let log_end = self.sweep.log_end();
+        let memory = Memory { streams: &self.streams, answers: &self.answers, shelf, log_end };
         let now = turn.draft.now;
         let draft = std::mem::replace(&mut turn.draft, Draft::new(now));
         let mut work = Turn::<D, C>::resume(&self.settings, &codec, memory, before, draft);
@@ -163,6 +166,10 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             position.command_time = position.command_time.max(Some(appended));
             turn.batch.extend(self.inbox.pop_front());
             turn.left -= 1;
+        }
+        if cut.is_none() && turn.left == 0 {
+            let allowance = self.sweep.allowance(now, !turn.batch.is_empty());
+            work.sweep(&self.sweep, allowance);
         }
         match work.pause() {
             Ok(draft) => turn.draft = draft,
@@ -209,6 +216,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         turn.draft.finish();
         let origins = turn.draft.changes.origins.iter();
         turn.position.origins.extend(origins.map(|(source, at)| (source.clone(), *at)));
+        turn.position.bound = Some(self.bound(&turn.draft.changes));
         let records = turn.take_records();
         self.last_chunk(&turn.position, records)
     }

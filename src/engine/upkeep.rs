@@ -2,7 +2,7 @@
 //! topic.
 //!
 //! ```text
-//! snapshots -> events -> timers -> results (what the shelf does not hold) -> ready
+//! snapshots -> events (see `bound`) -> timers -> results (what the shelf does not hold) -> ready
 //! committed -> what is too much goes to the shelf -> the next turn
 //! ```
 //!
@@ -46,6 +46,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
         }
         self.phase = Phase::Restoring(kind);
         let from = match (kind, self.expected) {
+            (Kind::Events, _) => self.events_begin(),
             (Kind::Results, Some(noted)) => From::Offset(noted.offset),
             (Kind::Results, None) => {
                 let end = self.window_end.unwrap_or(now);
@@ -63,11 +64,12 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             Kind::Snapshots => {
                 counts.restored_snapshots = 0;
                 self.streams.clear();
+                self.sweep.clear(self.committed.events_end);
                 let topic_id = self.settings.results_topic_id;
                 self.window_end = None;
                 self.answers.open(topic_id, self.shelf.as_mut())?;
             }
-            Kind::Events => counts.restored_events = 0,
+            Kind::Events => (counts.restored_events, counts.read_events) = (0, 0),
             Kind::Timers => counts.restored_timers = 0,
             Kind::Results => {
                 counts.restored_results = 0;
@@ -85,6 +87,11 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
     /// A topic has been read to its end: the next one.
     pub(super) fn restore_ended(&mut self, kind: Kind, moment: Moment) -> Action {
         let now = moment.now;
+        if kind == Kind::Events
+            && let Some(action) = self.all_found(now)
+        {
+            return action;
+        }
         match kind {
             Kind::Snapshots => self.restore(Kind::Events, now),
             Kind::Events if D::HAS_TIMERS => self.restore(Kind::Timers, now),

@@ -246,8 +246,10 @@ impl Lane {
         let readers = Arc::clone(&self.shared.readers);
         let topic = self.topics.of(kind).to_owned();
         let partition = self.partition;
-        if kind == Kind::Snapshots {
-            self.look_at_ends();
+        match from {
+            _ if kind == Kind::Snapshots => self.look_at_ends(),
+            From::Offset(offset) => self.progress.begin_at(kind, offset),
+            From::Start | From::Moment(_) => {}
         }
         loop {
             let mut ended = None;
@@ -310,7 +312,8 @@ impl Lane {
         let after = self.started.elapsed();
         tracing::info!(topic = %self.topics.commands, partition = self.partition, next_offset,
             streams = counts.streams, snapshots = counts.restored_snapshots,
-            events = counts.restored_events, timers = counts.restored_timers,
+            events = counts.restored_events, events_from = counts.events_from,
+            events_read = counts.read_events, timers = counts.restored_timers,
             results = counts.restored_results, answers = counts.answers,
             ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX), "partition ready");
         let mut status = self.status();

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::lane::{Lane, Stopping, chain};
 use crate::engine::protocol::{Committed, Input};
+use crate::kernel::stream::Kind;
 use crate::log::kafka::transaction::{InputOffset, TransactionalProducer};
 
 /// How often the group's offset is asked for, once older owners are fenced off, before it is taken
@@ -18,6 +19,7 @@ impl Lane {
     pub(super) fn read_committed(&mut self) -> Result<Input, Stopping> {
         let mut tries = 0;
         let place = self.place();
+        let events = (self.topics.of(Kind::Events).to_owned(), self.partition);
         loop {
             if self.is_stopping() {
                 return Err(Stopping);
@@ -29,12 +31,14 @@ impl Lane {
             let witness = Arc::clone(&self.shared.witness);
             let witness = witness.lock().unwrap_or_else(PoisonError::into_inner);
             let ends = witness.ends(&place);
+            let ends = ends.and_then(|ends| Ok((ends, witness.ends(&events)?)));
             let committed = ends.is_ok().then(|| witness.committed(&place));
             drop(witness);
             let error = match (ends, committed) {
-                (Ok((log_start, log_end)), Some(Ok(committed))) => {
+                (Ok(((log_start, log_end), (_, events_end))), Some(Ok(committed))) => {
                     let offset = committed.filter(|_| !self.offset_is_lost);
-                    return Ok(Input::Committed(Committed { offset, log_start, log_end }));
+                    let committed = Committed { offset, log_start, log_end, events_end };
+                    return Ok(Input::Committed(committed));
                 }
                 // The brokers do tell, but not this: a transaction seems to hold it.
                 (Ok(_), Some(Err(error))) => {

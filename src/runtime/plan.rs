@@ -94,6 +94,7 @@ impl Plan {
                 window_seconds: WINDOW_SECONDS,
                 answers_in_memory: config.handler.answers_in_memory,
                 streams_in_memory: config.handler.streams_in_memory,
+                restore_events: config.handler.restore_events,
                 key: key.clone(),
                 targets: targets.clone(),
             };

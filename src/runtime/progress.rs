@@ -16,6 +16,15 @@ impl Progress {
         self.0.push((kind, begin, end.max(begin)));
     }
 
+    /// A topic is read from that offset on only.
+    pub(super) fn begin_at(&mut self, kind: Kind, offset: i64) {
+        for (found, begin, end) in &mut self.0 {
+            if *found == kind {
+                *begin = offset.clamp(*begin, *end);
+            }
+        }
+    }
+
     /// How much is read once that offset of that topic is, from 0 to 100.
     pub(super) fn percent(&self, kind: Kind, offset: i64) -> u8 {
         let (mut read, mut all) = (0, 0);
@@ -51,6 +60,16 @@ mod tests {
             progress.percent(Kind::Events, 10_000),
         ];
         assert_eq!(percents, [0, 12, 25, 62, 100]);
+        // The last hundred events are all that is read of them.
+        progress.begin_at(Kind::Events, 200);
+        let percents = [
+            progress.percent(Kind::Snapshots, 199),
+            progress.percent(Kind::Events, 249),
+            progress.percent(Kind::Events, 299),
+        ];
+        assert_eq!(percents, [50, 75, 100]);
+        progress.begin_at(Kind::Events, 1_000);
+        assert_eq!(progress.percent(Kind::Snapshots, 199), 100);
         assert_eq!(Progress::default().percent(Kind::Events, 0), 100);
     }
 }

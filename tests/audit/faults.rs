@@ -484,6 +484,6 @@ fn bytes(id: &str, events: &[Written], count: usize, said: Option<u64>) -> Vec<u
     };
     let version = said.unwrap_or(version);
     let hash = StreamHash::new(account::NAME, id);
-    let stream = turn::Stream::<Account> { state, version, last_time, hash };
+    let stream = turn::Stream::<Account> { state, version, last_time, hash, unsaved_from: 0 };
     snapshot::to_bytes::<Account>(&stream).unwrap()
 }

@@ -14,6 +14,7 @@
 )]
 
 mod bad_input;
+mod bounded_start;
 mod clients;
 mod compaction;
 mod dead_letters;

@@ -120,15 +120,14 @@ impl Bank {
         bank
     }
 
-    pub(crate) fn handler(
+    /// A handler's settings: its most commands, streams and answers in memory, events to restore.
+    pub(crate) fn settings(
         &self,
         seat: Seat,
-        (batch_max, chunk_max, in_memory): (usize, usize, usize),
-        (mood, leaks): (&Arc<Mood>, bool),
-        shelf: MemoryShelf,
-    ) -> Box<dyn Handler> {
+        (batch_max, chunk_max, in_memory, restore_events): (usize, usize, usize, u64),
+    ) -> Settings {
         let Place { aggregate, partition, .. } = seat.place;
-        let settings = Settings {
+        Settings {
             group: seat.group.to_owned(),
             cluster_id: CLUSTER_ID.to_owned(),
             commands_topic: aggregate.topic(Kind::Commands),
@@ -146,10 +145,21 @@ impl Bank {
             window_seconds: WINDOW_SECONDS,
             answers_in_memory: in_memory,
             streams_in_memory: in_memory,
+            restore_events,
             key: self.key.clone(),
             targets: self.targets.clone(),
-        };
-        match aggregate {
+        }
+    }
+
+    pub(crate) fn handler(
+        &self,
+        seat: Seat,
+        sizes: (usize, usize, usize, u64),
+        (mood, leaks): (&Arc<Mood>, bool),
+        shelf: MemoryShelf,
+    ) -> Box<dyn Handler> {
+        let settings = self.settings(seat, sizes);
+        match seat.place.aggregate {
             account::NAME if leaks => {
                 let codec = Arc::new(LeakyCodec(Flaky::new(&self.accounts, mood)));
                 Box::new(CommandHandler::<Leaky<Account>, _>::new(settings, codec, Box::new(shelf)))

@@ -5,14 +5,14 @@ use millrace::engine::protocol::{
     Action, Chunk, Committed, Crossing, From, Handler, Input, Transaction,
 };
 use millrace::engine::shelf::MemoryShelf;
-use millrace::kernel::message::Record;
-use millrace::kernel::stream::{Kind, POSITION_KEY};
+use millrace::kernel::stream::Kind;
 use millrace::kernel::time::Timestamp;
 use millrace::log::memory::{GroupOffset, Place, Refused};
 use rand::RngExt;
 
 use super::bank::Seat;
 use super::shared::{Forced, Planted, Shared};
+use super::starts::{self, rewrite};
 
 /// A handler and what it is in the middle of.
 pub(crate) struct Lane {
@@ -61,7 +61,7 @@ impl Lane {
             shelf = MemoryShelf::default();
         }
         let chunk_max = shared.rng.random_range(1..=batch_max);
-        let sizes = (batch_max, chunk_max, shared.in_memory);
+        let sizes = (batch_max, chunk_max, shared.in_memory, shared.restore_events);
         let mut handler = shared.bank.handler(seat, sizes, (&shared.mood, leaks), shelf);
         let doing = Doing::Act(handler.start());
         let Place { aggregate, partition, .. } = seat.place;
@@ -139,6 +139,19 @@ impl Lane {
         }
     }
 
+    /// It knows what it would know if it had read all events.
+    fn check_start(&self, shared: &mut Shared) {
+        let counts = self.handler.counts();
+        shared.tally.bounded_starts += u64::from(counts.events_from > 0);
+        shared.tally.whole_reads += counts.whole_reads;
+        if shared.planted.is_none() {
+            assert_eq!(counts.whole_reads, 0, "{:?}: the bound was not enough", self.seat);
+            if shared.one_in(shared.faults.compared) {
+                shared.tally.left_out += starts::agree(shared, self.seat);
+            }
+        }
+    }
+
     fn answer(&mut self, shared: &mut Shared, input: Input) -> bool {
         let moment = shared.moment(self.skew);
         self.doing = Doing::Act(self.handler.step(moment, input));
@@ -177,6 +190,7 @@ impl Lane {
             }
             Action::Ready { next_offset } => {
                 self.read_from = next_offset;
+                self.check_start(shared);
                 self.answer(shared, Input::Started)
             }
             Action::Receive { until } => self.receive(shared, until),
@@ -210,7 +224,9 @@ impl Lane {
             Ok(offset) => {
                 let offset = offset.filter(|_| !self.offset_is_lost);
                 let log_end = shared.log.end_offset(place);
-                self.answer(shared, Input::Committed(Committed { offset, log_start: 0, log_end }))
+                let events_end = shared.log.end_offset(self.own(Kind::Events));
+                let committed = Committed { offset, log_start: 0, log_end, events_end };
+                self.answer(shared, Input::Committed(committed))
             }
             // Only what stays pending is freed; it may be another owner that is at work.
             Err(_) if shared.one_in(3) => self.free_offset(shared),
@@ -259,7 +275,18 @@ impl Lane {
         let (mut records, next, end) = shared.log.read(self.own(kind), from, max);
         match shared.planted {
             Some(Planted::Answers) if kind == Kind::Results => records.clear(),
-            Some(Planted::Origins) => records.iter_mut().for_each(forget_origins),
+            Some(Planted::Origins) => records
+                .iter_mut()
+                .for_each(|record| rewrite(record, |position| position.origins.clear())),
+            Some(Planted::Bound { is_counted }) => {
+                let end = shared.log.end_offset(self.own(Kind::Events));
+                let further = |position: &mut Position| {
+                    let Some(bound) = &mut position.bound else { return };
+                    bound.events_from = (bound.events_from + 4).min(end);
+                    bound.figures = bound.figures.filter(|_| is_counted);
+                };
+                records.iter_mut().for_each(|record| rewrite(record, further));
+            }
             _ => {}
         }
         let moment = shared.moment(self.skew);
@@ -407,14 +434,5 @@ impl Lane {
         };
         self.doing = Doing::Sending { crossings, sent };
         true
-    }
-}
-
-/// Planted: a position record without the origins that were taken.
-fn forget_origins(record: &mut Record) {
-    if record.key.as_deref() == Some(POSITION_KEY) {
-        let mut position = Position::from_bytes(record.value.as_deref().unwrap()).unwrap();
-        position.origins.clear();
-        record.value = Some(position.to_bytes().into_boxed_slice());
     }
 }

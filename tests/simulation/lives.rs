@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use ring::hmac;
 use uuid::Uuid;
 
@@ -19,19 +20,26 @@ use millrace::kernel::message::{Headers, Outgoing, Record};
 use millrace::kernel::stream::Kind;
 use millrace::kernel::time::Timestamp;
 
-const NOW: Timestamp = Timestamp(1_760_000_000_000_000);
+pub(crate) const NOW: Timestamp = Timestamp(1_760_000_000_000_000);
 
 /// One life of a handler, over a log that outlives it.
-struct Life<'l> {
-    handler: CommandHandler<Transfer, TransferCodec>,
-    log: &'l mut Vec<(Kind, Record)>,
-    committed: Option<(i64, String)>,
-    /// The offset of the transaction that is open.
+pub(crate) struct Life<'l> {
+    pub(crate) handler: CommandHandler<Transfer, TransferCodec>,
+    pub(crate) log: &'l mut Log,
+    pub(crate) now: Timestamp,
+    pub(crate) committed: Option<(i64, String)>,
+    /// The offset of the transaction that is open, and where its next records stand.
     open: (i64, String),
+    ends: HashMap<Kind, i64>,
     /// What was asked for, in order.
-    restored: Vec<(Kind, From)>,
-    waits: Vec<String>,
+    pub(crate) restored: Vec<(Kind, From)>,
+    pub(crate) waits: Vec<String>,
+    /// What it came to rest with.
+    pub(crate) last: Action,
 }
+
+/// What outlives a handler.
+pub(crate) type Log = Vec<(Kind, Record)>;
 
 fn settings() -> Settings {
     Settings {
@@ -52,29 +60,41 @@ fn settings() -> Settings {
         window_seconds: 90_000,
         answers_in_memory: 4,
         streams_in_memory: 2,
+        restore_events: 1_000,
         key: hmac::Key::new(hmac::HMAC_SHA256, b"key"),
         targets: Targets::default(),
     }
 }
 
 impl<'l> Life<'l> {
-    fn new(log: &'l mut Vec<(Kind, Record)>, shelf: &MemoryShelf) -> Self {
+    fn new(log: &'l mut Log, shelf: &MemoryShelf) -> Self {
+        Self::sweeping(log, 1_000, shelf)
+    }
+
+    /// One that sweeps from so many events on.
+    pub(crate) fn sweeping(log: &'l mut Log, restore_events: u64, shelf: &MemoryShelf) -> Self {
         let codec = Arc::new(TransferCodec::new(Arc::new(Schemas::numbered_from(1))));
-        let handler = CommandHandler::new(settings(), codec, Box::new(shelf.clone()));
-        let (committed, open) = (None, <(i64, String)>::default());
-        Self { handler, log, committed, open, restored: Vec::new(), waits: Vec::new() }
+        let settings = Settings { restore_events, ..settings() };
+        let handler = CommandHandler::new(settings, codec, Box::new(shelf.clone()));
+        let (restored, waits, open) = (Vec::new(), Vec::new(), <(i64, String)>::default());
+        let (last, ends) = (Action::More, HashMap::new());
+        Self { handler, log, now: NOW, committed: None, restored, waits, last, open, ends }
     }
 
     /// Lives until commands are waited for; `heal` is called at every wait for the shelf.
-    fn run(&mut self, mut action: Action, heal: impl Fn()) {
+    pub(crate) fn run(&mut self, mut action: Action, heal: impl Fn()) {
         for _ in 0..10_000 {
             let input = match action {
-                Action::Receive { .. } => return,
+                Action::Receive { .. } => {
+                    self.last = action;
+                    return;
+                }
                 Action::Fence => Input::Fenced,
                 Action::ReadCommitted => Input::Committed(Committed {
                     offset: self.committed.clone(),
                     log_start: 0,
                     log_end: 1_000,
+                    events_end: self.end(Kind::Events),
                 }),
                 Action::Restore { kind, from } => {
                     self.restored.push((kind, from));
@@ -97,6 +117,7 @@ impl<'l> Life<'l> {
                 Action::Ready { .. } => Input::Started,
                 Action::Transact(Transaction { next_offset, metadata, chunk }) => {
                     self.open = (next_offset, metadata);
+                    self.ends.clear();
                     self.write(&chunk)
                 }
                 Action::Append(chunk) => self.write(&chunk),
@@ -112,11 +133,17 @@ impl<'l> Life<'l> {
         panic!("it never comes to rest");
     }
 
-    fn step(&mut self, input: Input) -> Action {
-        self.handler.step(Moment { now: NOW, nonce: self.log.len() as u64 + 1 }, input)
+    /// The offset behind the last transaction's marker.
+    fn end(&self, kind: Kind) -> i64 {
+        let of_kind = self.log.iter().rfind(|(found, _)| *found == kind);
+        of_kind.map_or(0, |(_, record)| record.offset + 2)
     }
 
-    fn start(&mut self) {
+    pub(crate) fn step(&mut self, input: Input) -> Action {
+        self.handler.step(Moment { now: self.now, nonce: self.log.len() as u64 + 1 }, input)
+    }
+
+    pub(crate) fn start(&mut self) {
         let action = self.handler.start();
         self.run(action, || {});
     }
@@ -124,8 +151,10 @@ impl<'l> Life<'l> {
     fn write(&mut self, chunk: &Chunk) -> Input {
         let mut last_result = None;
         for Outgoing { kind, key, value, headers } in &chunk.records {
-            let offset = self.log.iter().filter(|(found, _)| found == kind).count();
-            let offset = i64::try_from(offset).unwrap();
+            let end = self.end(*kind);
+            let next = self.ends.entry(*kind).or_insert(end);
+            let offset = *next;
+            *next += 1;
             let boxed = |bytes: &Option<Vec<u8>>| bytes.clone().map(Vec::into_boxed_slice);
             let (key, value, headers) = (boxed(key), boxed(value), headers.clone());
             let record = Record { offset, timestamp_ms: NOW.millis(), key, value, headers };
@@ -142,7 +171,12 @@ impl<'l> Life<'l> {
     }
 
     /// Sends a command for each of these numbers, each to a transfer of its own.
-    fn send(&mut self, numbers: std::ops::Range<u64>, first_offset: i64, heal: impl Fn()) {
+    pub(crate) fn send(
+        &mut self,
+        numbers: std::ops::Range<u64>,
+        first_offset: i64,
+        heal: impl Fn(),
+    ) {
         let command = |(number, offset): (u64, i64)| {
             let (id, key) =
                 (Uuid::from_u128(u128::from(number)).to_string(), format!("t-{number}"));
@@ -169,14 +203,17 @@ impl<'l> Life<'l> {
         self.run(action, heal);
     }
 
+    pub(crate) fn count(log: &[(Kind, Record)], kind: Kind) -> usize {
+        log.iter().filter(|(found, _)| *found == kind).count()
+    }
+
     fn counts(log: &[(Kind, Record)]) -> (usize, usize) {
-        let of = |kind| log.iter().filter(|(found, _)| *found == kind).count();
-        (of(Kind::Results), of(Kind::Events))
+        (Self::count(log, Kind::Results), Self::count(log, Kind::Events))
     }
 }
 
 /// A first life that has decided forty commands.
-fn lived(log: &mut Vec<(Kind, Record)>, shelf: &MemoryShelf) -> Option<(i64, String)> {
+fn lived(log: &mut Log, shelf: &MemoryShelf) -> Option<(i64, String)> {
     let mut life = Life::new(log, shelf);
     life.start();
     life.send(0..40, 0, || {});

@@ -16,6 +16,7 @@
 )]
 
 mod bank;
+mod bounds;
 mod cases;
 mod clients;
 mod disks;
@@ -29,6 +30,7 @@ mod projecting;
 mod puppets;
 mod reacting;
 mod shared;
+mod starts;
 mod store;
 mod world;
 
@@ -119,6 +121,7 @@ fn every_seed_ends_exactly_once() {
         assert!(total.tally.repaired >= count, "{total:?}");
         assert!(total.tally.chunks >= 5 * count, "{total:?}");
         assert!(total.tally.abandoned >= count && total.tally.freed >= count, "{total:?}");
+        assert!(total.tally.bounded_starts >= 5 * count && total.tally.left_out >= count);
         assert!(total.warm_starts >= 2 * count && total.tally.waits >= count, "{total:?}");
     }
 }

@@ -40,3 +40,15 @@ fn origins_that_are_forgotten_are_found() {
 fn a_reactor_that_follows_its_groups_offset_is_found() {
     is_found(Planted::Position, 10);
 }
+
+#[test]
+fn a_start_that_leaves_out_too_much_is_found() {
+    is_found(Planted::Bound { is_counted: false }, 10);
+}
+
+#[test]
+fn a_start_that_leaves_out_too_much_finds_out_by_itself() {
+    let total = run_all(0..10, Some(Planted::Bound { is_counted: true }));
+    let total = total.unwrap_or_else(|seed| panic!("seed {seed}: it went on with too little"));
+    assert!(total.tally.whole_reads > 0, "{total:?}");
+}

@@ -127,7 +127,7 @@ impl Reacts {
             stored = Some(Stored { topic_id, next_offset });
         }
         let log_end = shared.log.end_offset(place);
-        let committed = Committed { offset, log_start: 0, log_end };
+        let committed = Committed { offset, log_start: 0, log_end, events_end: 0 };
         self.answer(shared, Input::Standing { stored, committed })
     }
 

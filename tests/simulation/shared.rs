@@ -48,6 +48,8 @@ pub(crate) struct Faults {
     pub(crate) disk: u32,
     /// A projection's database refuses a stream from now on.
     pub(crate) poison: u32,
+    /// No fault: a start is compared with one that reads all events.
+    pub(crate) compared: u32,
 }
 
 impl Faults {
@@ -70,6 +72,7 @@ impl Faults {
         crash_at_commit: 0,
         disk: 0,
         poison: 0,
+        compared: 1,
     };
     pub(crate) const MANY: Self = Self {
         abort: 15,
@@ -90,6 +93,7 @@ impl Faults {
         crash_at_commit: 60,
         disk: 150,
         poison: 60,
+        compared: 40,
     };
 }
 
@@ -113,6 +117,12 @@ pub(crate) struct Tally {
     pub(crate) abandoned: u64,
     /// Offsets that were freed from a transaction that nobody ends.
     pub(crate) freed: u64,
+    /// Starts of handlers that did not begin with the oldest event.
+    pub(crate) bounded_starts: u64,
+    /// How many events they had not to read, where that was compared.
+    pub(crate) left_out: u64,
+    /// Starts that had to read all after all.
+    pub(crate) whole_reads: u64,
 }
 
 impl Tally {
@@ -129,6 +139,9 @@ impl Tally {
         self.chunks += other.chunks;
         self.abandoned += other.abandoned;
         self.freed += other.freed;
+        self.bounded_starts += other.bounded_starts;
+        self.left_out += other.left_out;
+        self.whole_reads += other.whole_reads;
     }
 
     pub(crate) fn faults(&self) -> u64 {
@@ -158,6 +171,9 @@ pub(crate) enum Planted {
     Origins,
     /// Then a reactor begins where its group's offset stands.
     Position,
+    /// Then a handler begins too far ahead in the events; and unless it is told how much there is
+    /// in all, it does not notice.
+    Bound { is_counted: bool },
 }
 
 /// What shall go wrong next at a place.
@@ -185,6 +201,8 @@ pub(crate) struct Shared {
     disks: HashMap<Place, Disks>,
     /// How many answers and streams a handler keeps in memory in this world.
     pub(crate) in_memory: usize,
+    /// From how many events on a handler sweeps in this world.
+    pub(crate) restore_events: u64,
     pub(crate) rng: StdRng,
     pub(crate) faults: Faults,
     pub(crate) planted: Option<Planted>,
@@ -211,6 +229,7 @@ impl Shared {
             disks: HashMap::new(),
             // In one world of four everything fits; in the others next to nothing does.
             in_memory: [1_000, 1, 2, 5][usize::try_from(seed % 4).unwrap()],
+            restore_events: [1, 30, 5][usize::try_from(seed % 3).unwrap()],
             rng: StdRng::seed_from_u64(seed),
             faults,
             planted: None,

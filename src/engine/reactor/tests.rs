@@ -62,7 +62,7 @@ fn machine() -> Reacting {
 
 fn begin(stored: Option<Stored>, offset: Option<(i64, &str)>) -> Action {
     let offset = offset.map(|(offset, text)| (offset, text.to_owned()));
-    let committed = Committed { offset, log_start: 2, log_end: 90 };
+    let committed = Committed { offset, log_start: 2, log_end: 90, events_end: 0 };
     machine().step(NOW, Input::Standing { stored, committed })
 }
 
@@ -95,7 +95,7 @@ fn without_one_it_takes_its_own_commit_or_the_start() {
 #[test]
 fn a_position_is_stored_behind_what_is_acknowledged_and_not_too_often() {
     let mut machine = machine();
-    let committed = Committed { offset: None, log_start: 0, log_end: 0 };
+    let committed = Committed::default();
     machine.step(NOW, Input::Standing { stored: None, committed });
     // At the beginning it is stored soon, so that whoever follows knows.
     let waiting = machine.step(NOW, Input::Started);
@@ -117,7 +117,7 @@ fn a_position_is_stored_behind_what_is_acknowledged_and_not_too_often() {
 #[test]
 fn it_stores_when_the_time_has_come_and_rests() {
     let mut machine = machine();
-    let committed = Committed { offset: None, log_start: 0, log_end: 0 };
+    let committed = Committed::default();
     machine.step(NOW, Input::Standing { stored: None, committed });
     machine.step(NOW, Input::Started);
     let later = NOW.plus_seconds(1);

@@ -288,6 +288,7 @@ impl Driver {
             offset: standing.committed,
             log_start: standing.log_start,
             log_end: standing.log_end,
+            ..Committed::default()
         };
         Ok(Input::Standing { stored, committed })
     }
