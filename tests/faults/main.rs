@@ -13,6 +13,7 @@
     reason = "a test's expectations"
 )]
 
+mod backlog;
 mod clock;
 #[path = "../e2e/harness/mod.rs"]
 #[allow(dead_code, reason = "shared with tests/e2e, which uses all of it")]
