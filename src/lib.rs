@@ -20,6 +20,8 @@ pub mod audit;
 
 pub mod rebuild;
 
+pub mod reading;
+
 pub mod service;
 pub mod topology;
 

@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Exit, Failure, Output};
 use crate::config::Config;
 use crate::http::health::Readiness;
-use crate::http::{self, Health, Site};
+use crate::http::{self, Api, Health, Site};
 use crate::read_model::banking::dashboard::Dashboard;
+use crate::reading::tokens::Tokens;
 use crate::service::{Service, Wanted};
 
 /// How often the components are looked at.
@@ -77,11 +78,11 @@ pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyho
         service = starting => service?,
         () = stop.cancelled() => return Ok(Exit::Done),
     };
-    let dashboard = arguments.wants(Role::Api).then(|| Dashboard::new(config)).transpose()?;
-    if dashboard.is_some() {
+    let api = arguments.wants(Role::Api).then(|| api(config)).transpose()?;
+    if api.is_some() {
         health.set("api", Readiness::Ready, "");
     }
-    let site = Site { health: health.clone(), metrics: Arc::new(metrics), dashboard };
+    let site = Site { health: health.clone(), metrics: Arc::new(metrics), api };
     let serving = tokio::spawn(http::serve(listener, site, stop.clone()));
     output.line(format!("millrace serves; http://{}/readyz says how it fares", config.http.addr));
     let spinner = output.spinner("starting");
@@ -106,6 +107,12 @@ pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyho
         serving.await.context("the HTTP task broke")??;
     }
     Ok(Exit::Done)
+}
+
+/// What queries are answered with.
+fn api(config: &Config) -> anyhow::Result<Api> {
+    let tokens = Arc::new(Tokens::new(config));
+    Ok(Api { dashboard: Dashboard::new(config)?, tokens })
 }
 
 /// What is not ready yet, on one line of a terminal; the line goes away when everything is.

@@ -15,6 +15,7 @@ use crate::kernel::message::{Headers, Outgoing, Record};
 use crate::kernel::result::{CommandResult, Outcome, PROCESS_MANAGER, RESULT_OF};
 use crate::kernel::stream::{Kind, StreamHash, event_key};
 use crate::kernel::time::Timestamp;
+use crate::kernel::token;
 
 /// The code of a command id that comes back with other content.
 pub const IDEMPOTENCY_CONFLICT: &str = "IdempotencyConflict";
@@ -36,9 +37,6 @@ const EVENT_HEADER_BYTES: usize = 400;
 const RESULT_BYTES: usize = 128;
 /// The most digits of a number.
 const DIGITS_MAX: usize = 20;
-
-/// The form of a consistency token.
-const TOKEN_FORM: &str = "1";
 
 /// A command on its way through the turn.
 pub(super) struct Request<'r> {
@@ -212,7 +210,8 @@ pub(super) fn command_result(
         *value = shortened(std::mem::take(value));
     }
     result.details.sort();
-    result.consistency_token = token(settings, &result.aggregate_id, result.version);
+    let (topic_id, partition) = (settings.events_topic_id, settings.partition);
+    result.consistency_token = token(topic_id, partition, &result.aggregate_id, result.version);
     result
 }
 
@@ -228,20 +227,20 @@ fn shortened(mut text: String) -> String {
 }
 
 /// Names what a reader must have seen: topic id, partition, sequence, stream.
-fn token(settings: &Settings, aggregate_id: &str, version: u64) -> String {
-    let mut token = String::with_capacity(64 + aggregate_id.len() * 2);
-    token.push_str(TOKEN_FORM);
-    token.push('.');
-    token.push_str(settings.events_topic_id.simple().encode_lower(&mut [0; Simple::LENGTH]));
-    token.push('.');
+fn token(topic_id: Uuid, partition: i32, aggregate_id: &str, version: u64) -> String {
+    let mut text = String::with_capacity(64 + aggregate_id.len() * 2);
+    text.push_str(token::FORM);
+    text.push('.');
+    text.push_str(topic_id.simple().encode_lower(&mut [0; Simple::LENGTH]));
+    text.push('.');
     // Never below zero.
-    let partition = u64::from(settings.partition.unsigned_abs());
-    token.push_str(decimal(partition, &mut [0; DIGITS_MAX]));
-    token.push('.');
-    token.push_str(decimal(version, &mut [0; DIGITS_MAX]));
-    token.push('.');
-    URL_SAFE_NO_PAD.encode_string(aggregate_id, &mut token);
-    token
+    let partition = u64::from(partition.unsigned_abs());
+    text.push_str(decimal(partition, &mut [0; DIGITS_MAX]));
+    text.push('.');
+    text.push_str(decimal(version, &mut [0; DIGITS_MAX]));
+    text.push('.');
+    URL_SAFE_NO_PAD.encode_string(aggregate_id, &mut text);
+    text
 }
 
 /// A number as text; there are several for every command, so nothing is allocated.
@@ -395,6 +394,17 @@ mod tests {
     fn numbers_are_written_as_they_are() {
         for number in [0, 7, 10, 90_210, u64::MAX] {
             assert_eq!(decimal(number, &mut [0; DIGITS_MAX]), number.to_string());
+        }
+    }
+
+    #[test]
+    fn a_token_is_one_that_readers_take() {
+        for (stream, sequence) in [("acc-1", 7), ("ü/.=", 0), ("x", 1 << 40)] {
+            let topic_id = Uuid::from_u128(9);
+            let written = token(topic_id, 3, stream, sequence);
+            let read = token::Token::parse(&written).unwrap();
+            let stream = stream.to_owned();
+            assert_eq!(read, token::Token { topic_id, partition: 3, sequence, stream });
         }
     }
 

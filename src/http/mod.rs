@@ -9,9 +9,11 @@
 //! | `/v1/banking/panels/...` | one view of ClickHouse each |
 //! | `/v1/banking/accounts` | accounts, from Postgres |
 //!
+//! Queries take a consistency token (`consistency`): they answer from what has seen it, or not at all.
 //! Whatever is not there is a 404, always `application/problem+json`.
 
 mod banking;
+mod consistency;
 mod dashboard;
 pub mod health;
 mod problem;
@@ -33,6 +35,7 @@ pub use health::Health;
 pub use problem::Problem;
 
 use crate::read_model::banking::dashboard::Dashboard;
+use crate::reading::tokens::Tokens;
 
 /// How long answers that are under way may take after the process was told to stop.
 const GRACE: Duration = Duration::from_secs(2);
@@ -63,7 +66,16 @@ pub struct Site {
     /// Every figure of this process.
     pub metrics: Arc<Registry>,
     /// Answers queries, if this process has the role `api`.
-    pub dashboard: Option<Dashboard>,
+    pub api: Option<Api>,
+}
+
+/// What queries are answered with.
+#[derive(Clone)]
+pub struct Api {
+    /// Reads the read models.
+    pub dashboard: Dashboard,
+    /// Reads consistency tokens.
+    pub tokens: Arc<Tokens>,
 }
 
 /// Listens on an address.
@@ -102,8 +114,9 @@ pub async fn serve(
 }
 
 fn router(site: Site) -> Router {
-    let pages = |found| dashboard::router().merge(banking::router(found));
-    let queries = site.dashboard.clone().map(pages);
+    let queries = site.api.clone().map(|Api { dashboard, tokens }| {
+        dashboard::router().merge(banking::router(dashboard, tokens))
+    });
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -173,7 +186,7 @@ mod tests {
         registry.register("millrace_commands", "Commands decided", commands.clone());
         commands.inc();
         let health = Health::default();
-        let site = Site { health: health.clone(), metrics: Arc::new(registry), dashboard: None };
+        let site = Site { health: health.clone(), metrics: Arc::new(registry), api: None };
         let listener = bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let cancellation = CancellationToken::new();
@@ -207,9 +220,11 @@ mod tests {
         // Nobody listens there, and nobody is asked.
         config.postgres.url = "postgres://x:x@127.0.0.1:1/x".to_owned();
         config.clickhouse.url = "http://127.0.0.1:1".to_owned();
-        let dashboard = Some(Dashboard::new(&config).unwrap());
+        config.kafka.brokers = "127.0.0.1:1".to_owned();
+        let tokens = Arc::new(Tokens::new(&config));
+        let api = Some(Api { dashboard: Dashboard::new(&config).unwrap(), tokens });
         let metrics = Arc::new(Registry::default());
-        let site = Site { health: Health::default(), metrics, dashboard };
+        let site = Site { health: Health::default(), metrics, api };
         let listener = bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let cancellation = CancellationToken::new();
@@ -220,6 +235,8 @@ mod tests {
             ("GET", "/v1/banking/panels/%ff", 400),
             ("GET", "/v1/banking/panels/none", 404),
             ("GET", "/v1/banking/accounts?page=0", 400),
+            ("GET", "/v1/banking/accounts/acc-1?consistency_token=x", 400),
+            ("GET", "/v1/banking/panels/volume?consistency_token=2.0.0.0.0", 410),
             ("POST", "/v1/banking/accounts", 405),
             ("DELETE", "/healthz", 405),
         ] {

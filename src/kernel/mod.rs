@@ -12,3 +12,4 @@ pub mod result;
 pub mod scenario;
 pub mod stream;
 pub mod time;
+pub mod token;

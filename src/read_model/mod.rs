@@ -4,4 +4,5 @@
 //! exactly once. Rows never change but through the events of the log.
 
 pub mod banking;
+pub mod consistency;
 pub mod store;

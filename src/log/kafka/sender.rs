@@ -5,9 +5,10 @@ use std::time::Duration;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
+use uuid::Uuid;
 
 use super::client::{self, Quiet, RECORD_BYTES_MAX};
-use super::{CALL_TIMEOUT, Error, convert};
+use super::{CALL_TIMEOUT, Error, convert, ffi};
 use crate::config;
 use crate::kernel::message::Headers;
 
@@ -59,6 +60,14 @@ impl Sender {
             Ok(count) if count > 0 => Ok(count),
             Ok(_) | Err(_) => Err(Error::NoTopic(topic.to_owned())),
         }
+    }
+
+    /// The ids of topics, in order; `None` for one that does not exist. Blocks.
+    ///
+    /// # Errors
+    /// The brokers do not answer.
+    pub fn topic_ids(&self, topics: &[&str]) -> Result<Vec<Option<Uuid>>, Error> {
+        ffi::topic_ids(self.producer.client(), topics, CALL_TIMEOUT)
     }
 
     /// Sends a record and waits until the brokers have it.

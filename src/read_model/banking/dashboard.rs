@@ -1,12 +1,16 @@
 //! What the dashboard asks: panels from ClickHouse's views, accounts from Postgres -> JSON rows.
 //!
-//! Decimals are strings, times ISO 8601, so that no reader rounds anything.
+//! Decimals are strings, times ISO 8601, so that no reader rounds anything. With a token they answer
+//! only from rows that have seen what the token asks for.
 
 use std::time::Duration;
 
+use deadpool_postgres::{Client, Transaction};
 use serde_json::Value;
+use tokio_postgres::IsolationLevel;
 
 use crate::config::Config;
+use crate::read_model::consistency::{self, Progress, Seen, Wanted};
 use crate::read_model::store::{Error, clickhouse, postgres};
 
 /// The most rows that one panel answers with.
@@ -132,43 +136,75 @@ impl Dashboard {
     ///
     /// # Errors
     /// ClickHouse does not answer, or the projection has never run.
-    pub async fn panel(&self, panel: Panel, size: Option<u32>) -> Result<Vec<Value>, Error> {
+    pub async fn panel(
+        &self,
+        panel: Panel,
+        size: Option<u32>,
+        wanted: Option<&Wanted>,
+    ) -> Result<Seen<Vec<Value>>, Error> {
+        if let Some(wanted) = wanted {
+            // Asked first: a statement that refuses is an error to ClickHouse and its log.
+            let progress = consistency::clickhouse::look(&self.clickhouse, wanted).await?;
+            if progress != Progress::Reached {
+                return Ok(Seen::NotYet(progress));
+            }
+        }
         let (view, order) = panel.view();
         let size = size.unwrap_or(ROWS_MAX).clamp(1, ROWS_MAX);
         // Old events are left out before they are added up, not after.
-        let since = panel.step().map_or_else(String::new, |step| {
-            format!("WHERE {order} >= now() - INTERVAL {} ", step.window())
-        });
+        let since = panel
+            .step()
+            .map(|step| format!("{order} >= now() - INTERVAL {}", step.window()))
+            .into_iter();
+        let guard = wanted.map(|_| consistency::clickhouse::guard(&self.clickhouse));
+        let conditions: Vec<String> = since.chain(guard).collect();
+        let conditions = match conditions.join(" AND ") {
+            none if none.is_empty() => none,
+            some => format!("WHERE {some} "),
+        };
         let select = format!(
-            "SELECT * FROM {}.{view} {since}ORDER BY {order} DESC LIMIT {size}",
+            "SELECT * FROM {}.{view} {conditions}ORDER BY {order} DESC LIMIT {size}",
             self.clickhouse.name()
         );
-        let failed = || Error::clickhouse(format!("reading {view}"));
-        let bytes = self
-            .clickhouse
-            .client()
-            .query_raw(&select)
+        let query = self.clickhouse.client().query_raw(&select);
+        let query = match wanted {
+            Some(wanted) => consistency::clickhouse::with_token(query, wanted),
+            None => query,
+        };
+        let answer = query
             .with_setting("output_format_json_quote_decimals", "1")
             .with_setting("output_format_json_quote_64bit_integers", "0")
             .with_setting("date_time_output_format", "iso")
             .with_setting("max_execution_time", QUESTION_SECONDS)
-            .fetch_bytes("JSONEachRow")
-            .map_err(failed())?
-            .collect()
-            .await
-            .map_err(failed())?;
+            .fetch_bytes("JSONEachRow");
+        let bytes = match answer {
+            Ok(mut bytes) => bytes.collect().await,
+            Err(error) => Err(error),
+        };
+        let bytes = match bytes {
+            // The view shows another generation since, which is not as far.
+            Err(error) if consistency::clickhouse::is_refusal(&error) => {
+                return Ok(Seen::NotYet(Progress::Behind(0)));
+            }
+            other => other.map_err(Error::clickhouse(format!("reading {view}")))?,
+        };
         let rows = serde_json::Deserializer::from_slice(&bytes).into_iter::<Value>();
         let rows: Result<_, _> = rows.collect();
-        rows.map_err(|error| Error::Corrupt(format!("ClickHouse's answer for {view}: {error}")))
+        let rows = rows.map_err(|error| Error::Corrupt(format!("ClickHouse, {view}: {error}")))?;
+        Ok(Seen::Answer(rows))
     }
 
     /// A page of accounts: `page` from 1.
     ///
     /// # Errors
     /// Postgres does not answer, or the projection has never run.
-    pub async fn accounts(&self, page: u32, size: u32) -> Result<Accounts, Error> {
+    pub async fn accounts(
+        &self,
+        page: u32,
+        size: u32,
+        wanted: Option<&Wanted>,
+    ) -> Result<Seen<Accounts>, Error> {
         let failed = || Error::postgres("reading the accounts");
-        let client = self.postgres.client().await?;
         let select = format!(
             "SELECT {ACCOUNT} FROM {}.account_summary
              ORDER BY created_at DESC, account_id LIMIT $1 OFFSET $2",
@@ -176,20 +212,32 @@ impl Dashboard {
         );
         let count = format!("SELECT count(*) FROM {}.account_summary", self.schema);
         let (limit, skipped) = (i64::from(size), i64::from(page.max(1) - 1) * i64::from(size));
+        let mut client = self.postgres.client().await?;
+        let snapshot = snapshot(&mut client).await.map_err(failed())?;
+        if let Some(behind) = self.behind(&snapshot, wanted).await? {
+            return Ok(Seen::NotYet(behind));
+        }
+        let select = snapshot.prepare_cached(&select).await.map_err(failed())?;
+        let count = snapshot.prepare_cached(&count).await.map_err(failed())?;
         let values: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&limit, &skipped];
         let (rows, total) =
-            futures::try_join!(client.query(&select, &values), client.query_one(&count, &[]))
+            futures::try_join!(snapshot.query(&select, &values), snapshot.query_one(&count, &[]))
                 .map_err(failed())?;
+        snapshot.commit().await.map_err(failed())?;
         let data = rows.iter().map(read_object).collect::<Result<_, _>>()?;
-        Ok(Accounts { data, total_count: total.try_get(0).map_err(failed())? })
+        Ok(Seen::Answer(Accounts { data, total_count: total.try_get(0).map_err(failed())? }))
     }
 
     /// One account, with its window of 30 days.
     ///
     /// # Errors
     /// As [`Dashboard::accounts`].
-    pub async fn account(&self, id: &str) -> Result<Option<Value>, Error> {
-        let client = self.postgres.client().await?;
+    pub async fn account(
+        &self,
+        id: &str,
+        wanted: Option<&Wanted>,
+    ) -> Result<Seen<Option<Value>>, Error> {
+        let failed = || Error::postgres(format!("reading account {id}"));
         let select = format!(
             "SELECT ({ACCOUNT}::jsonb || jsonb_build_object(
                 'available_balance', available_balance::text, 'is_active', is_active,
@@ -203,10 +251,41 @@ impl Dashboard {
              FROM {}.account_summary WHERE account_id = $1",
             self.schema
         );
-        let row = client.query_opt(&select, &[&id]).await;
-        let row = row.map_err(Error::postgres(format!("reading account {id}")))?;
-        row.as_ref().map(read_object).transpose()
+        let mut client = self.postgres.client().await?;
+        let row = if wanted.is_none() {
+            // One statement is a snapshot by itself.
+            let select = client.prepare_cached(&select).await.map_err(failed())?;
+            client.query_opt(&select, &[&id]).await.map_err(failed())?
+        } else {
+            let snapshot = snapshot(&mut client).await.map_err(failed())?;
+            if let Some(behind) = self.behind(&snapshot, wanted).await? {
+                return Ok(Seen::NotYet(behind));
+            }
+            let select = snapshot.prepare_cached(&select).await.map_err(failed())?;
+            let row = snapshot.query_opt(&select, &[&id]).await.map_err(failed())?;
+            snapshot.commit().await.map_err(failed())?;
+            row
+        };
+        row.as_ref().map(read_object).transpose().map(Seen::Answer)
     }
+
+    /// What a snapshot has not seen yet, if anything.
+    async fn behind(
+        &self,
+        snapshot: &Transaction<'_>,
+        wanted: Option<&Wanted>,
+    ) -> Result<Option<Progress>, Error> {
+        let Some(wanted) = wanted else { return Ok(None) };
+        let namespace = self.postgres.namespace();
+        let progress = consistency::postgres::look(snapshot, namespace, wanted).await?;
+        Ok(Some(progress).filter(|progress| *progress != Progress::Reached))
+    }
+}
+
+/// All that follows sees the rows as they are at one moment.
+async fn snapshot(client: &mut Client) -> Result<Transaction<'_>, tokio_postgres::Error> {
+    let level = IsolationLevel::RepeatableRead;
+    client.build_transaction().isolation_level(level).read_only(true).start().await
 }
 
 /// An account as JSON text.

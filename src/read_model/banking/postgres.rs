@@ -20,13 +20,16 @@ use crate::read_model::store::{Definition, Source};
 /// Whose events are read.
 pub const AGGREGATES: [AggregateName; 2] = [account::NAME, transfer::NAME];
 
+/// The view that readers look at who wait for an event of their own.
+const STREAM_VERSION: &str = include_str!("stream_version.view.sql");
+
 /// What is made of them.
 const DEFINITION: Definition = Definition {
     domain: DOMAIN,
     aggregates: &AGGREGATES,
     version: 1,
     tables: &[account_summary::TABLE, account_transaction::TABLE, transfers::TABLE],
-    views: &[account_summary::VIEW, account_transaction::VIEW, transfers::VIEW],
+    views: &[account_summary::VIEW, account_transaction::VIEW, transfers::VIEW, STREAM_VERSION],
 };
 
 /// Banking's rows.

@@ -23,7 +23,12 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn new(namespace: &Namespace) -> Self {
-        Self { url: namespace.stack.registry.clone(), schemas: RefCell::default() }
+        Self::at(&namespace.stack.registry)
+    }
+
+    /// The one that answers there.
+    pub(crate) fn at(url: &str) -> Self {
+        Self { url: url.to_owned(), schemas: RefCell::default() }
     }
 
     /// The id and schema that a subject has now.

@@ -112,6 +112,11 @@ impl Serve {
         report["components"].get(name).cloned()
     }
 
+    /// Where its HTTP is.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
     /// What stands at a path of its HTTP, once it answers.
     pub(crate) fn try_get(&self, path: &str) -> Result<String, String> {
         http::get(&format!("http://{}{path}", self.addr))
