@@ -3,13 +3,16 @@
 //! Decimals are strings, times ISO 8601, so that no reader rounds anything. With a token they answer
 //! only from rows that have seen what the token asks for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Client, Transaction};
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio_postgres::IsolationLevel;
 
 use crate::config::Config;
+use crate::read_model::consistency::clickhouse::Watch;
 use crate::read_model::consistency::{self, Progress, Seen, Wanted};
 use crate::read_model::store::{Error, clickhouse, postgres};
 
@@ -59,6 +62,10 @@ impl Step {
         }
     }
 }
+
+/// How many panels are added up at once: all who waited for one block ask at the same moment, and
+/// together they would be slower than one after the other.
+const PANELS_AT_ONCE: usize = 4;
 
 /// One panel of the dashboard; each is a documented view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +119,8 @@ pub struct Accounts {
 pub struct Dashboard {
     postgres: postgres::Database,
     clickhouse: clickhouse::Database,
+    watch: Watch,
+    panels: Arc<Semaphore>,
     schema: String,
 }
 
@@ -121,13 +130,16 @@ impl Dashboard {
     /// # Errors
     /// An address is unusable.
     pub fn new(config: &Config) -> Result<Self, Error> {
+        let clickhouse = clickhouse::Database::new(&config.clickhouse, &config.namespace)?;
         Ok(Self {
             postgres: postgres::Database::for_questions(
                 &config.postgres,
                 &config.namespace,
                 QUESTION_TIMEOUT,
             )?,
-            clickhouse: clickhouse::Database::new(&config.clickhouse, &config.namespace)?,
+            watch: Watch::new(clickhouse.clone()),
+            panels: Arc::new(Semaphore::new(PANELS_AT_ONCE)),
+            clickhouse,
             schema: config.namespace.underscored(super::DOMAIN),
         })
     }
@@ -144,7 +156,7 @@ impl Dashboard {
     ) -> Result<Seen<Vec<Value>>, Error> {
         if let Some(wanted) = wanted {
             // Asked first: a statement that refuses is an error to ClickHouse and its log.
-            let progress = consistency::clickhouse::look(&self.clickhouse, wanted).await?;
+            let progress = self.watch.look(wanted).await?;
             if progress != Progress::Reached {
                 return Ok(Seen::NotYet(progress));
             }
@@ -171,7 +183,10 @@ impl Dashboard {
             Some(wanted) => consistency::clickhouse::with_token(query, wanted),
             None => query,
         };
+        // It is never closed.
+        let _turn = self.panels.acquire().await;
         let answer = query
+            .with_setting("max_threads", "2")
             .with_setting("output_format_json_quote_decimals", "1")
             .with_setting("output_format_json_quote_64bit_integers", "0")
             .with_setting("date_time_output_format", "iso")
