@@ -1,185 +1,199 @@
-//! `millrace history`: a stream's name -> its events, in order, straight from the log.
+//! `millrace history`: a stream's name -> its events in order, or its state as of then.
 
-use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
-use serde::Serialize;
-use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use anyhow::bail;
+use serde_json::Value;
 
-use super::{Exit, Output, reading, stream_name};
-use crate::codec::banking::AccountCodec;
-use crate::codec::banking::account_opening::AccountOpeningCodec;
-use crate::codec::banking::customer::CustomerCodec;
-use crate::codec::banking::transfer::TransferCodec;
-use crate::codec::schemas::Schemas;
+use super::{Exit, Failure, Output, stream_name};
 use crate::config::Config;
-use crate::domain::banking::{account, account_opening, customer, transfer};
-use crate::kernel::codec::{Codec, CodecError};
-use crate::kernel::decider::Decider;
-use crate::kernel::message::Record;
-use crate::kernel::stream::{Kind, parse_event_key};
-use crate::log::kafka;
+use crate::kernel::time::Timestamp;
 use crate::log::kafka::partition_reader::Visit;
+use crate::reading::state::{Moment, State};
+use crate::reading::streams::{Error, From, Name, Streams, Summary, Told};
+use crate::reading::tokens::Tokens;
 use crate::runtime;
 
-/// How many events wait to be shown while the next ones are read.
-const WAITING_MAX: usize = 1_000;
 /// The longest table; `--json` has no limit.
 const ROWS_MAX: usize = 10_000;
+/// How long a token's event is waited for. The log has it within moments of its result.
+const WAIT: Duration = Duration::from_secs(5);
+/// The time between two looks for it.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The subcommand's arguments.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  millrace history banking.account/acc-1\n  \
-    millrace history banking.account acc-1 --json | jq .type\n\n\
-    Reads the stream's partition from its beginning to its end. With --json, one line an event.")]
+#[command(
+    disable_version_flag = true,
+    after_help = "Examples:\n  millrace history banking.account/acc-1\n  \
+    millrace history banking.account acc-1 --json | jq .type\n  \
+    millrace history banking.account/acc-1 --version 3\n  \
+    millrace history banking.account/acc-1 --at 2026-11-21T10:15:00Z --json | jq .state.balance\n\n\
+    Reads ClickHouse as far as the stream's rows go and the rest from the log, so it is never older \
+    than the log; without ClickHouse, the log alone. With --json, one line an event, with its \
+    source; who acted (`actor`) is told by the log alone. --at and --version print the state then, \
+    folded from the events up to that time (by their ce_time) or number, amounts as text."
+)]
 pub struct Arguments {
     /// The stream, for example banking.account/acc-1
     stream: String,
     /// The aggregate's id, if it does not stand behind the slash
     id: Option<String>,
+    /// The state as of this time (RFC 3339) instead of the events
+    #[arg(long, value_name = "TIME", conflicts_with = "at_version")]
+    at: Option<String>,
+    /// The state just after this event, counted from 1, instead of the events
+    #[arg(id = "at_version", long = "version", value_name = "N")]
+    version: Option<u64>,
+    /// Waits until the event of this result's consistency token is there
+    #[arg(long, value_name = "TOKEN")]
+    consistency_token: Option<String>,
+    /// Reads the log alone: slower, and the last word
+    #[arg(long)]
+    from_log: bool,
 }
 
 impl Arguments {
-    /// For that stream.
+    /// For that stream, as the log has it.
     pub(super) const fn of(aggregate: String, id: String) -> Self {
-        Self { stream: aggregate, id: Some(id) }
+        Self {
+            stream: aggregate,
+            id: Some(id),
+            at: None,
+            version: None,
+            consistency_token: None,
+            from_log: true,
+        }
+    }
+
+    fn moment(&self) -> anyhow::Result<Option<Moment>> {
+        if let Some(text) = &self.at {
+            let time = Timestamp::parse_rfc3339(text).ok_or_else(|| {
+                Failure::usage(format!("--at {text:?} is no time such as 2026-11-21T10:15:00Z"))
+            })?;
+            return Ok(Some(Moment::Time(time)));
+        }
+        match self.version {
+            Some(0) => Err(Failure::usage("--version counts from 1")),
+            other => Ok(other.map(Moment::Version)),
+        }
     }
 }
 
 /// Runs the subcommand.
 ///
 /// # Errors
-/// There is no such stream, its events are damaged, or the brokers do not answer.
+/// There is no such stream or moment, its events are damaged, or the brokers do not answer.
 pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyhow::Result<Exit> {
     let (aggregate, id) = stream_name::stream(&arguments.stream, arguments.id.as_deref())?;
+    let stream = Name { aggregate, id };
+    let moment = arguments.moment()?;
+    let from = if arguments.from_log { From::Log } else { From::Rows };
+    let wanted = wanted(config, &stream, arguments.consistency_token.as_deref()).await?;
     let schemas = runtime::schemas::load(config).await?;
-    let decode = decoder(&aggregate, &schemas)
-        .with_context(|| format!("the events of {aggregate} cannot be read by this program"))?;
-    let topic = config.namespace.dotted(&format!("{aggregate}.{}", Kind::Events.as_str()));
-    let (events, mut coming) = mpsc::channel(WAITING_MAX);
-    let (kafka, key_id) = (config.kafka.clone(), id.clone());
-    let spinner = output.spinner(format!("reading {topic}"));
-    let reader = tokio::task::spawn_blocking(move || read(&kafka, &topic, &key_id, &events));
-    let (mut last, mut rows) = (0, Vec::new());
-    while let Some((sequence, record)) = coming.recv().await {
-        // An exact repeat that compaction has not removed yet.
-        if sequence <= last {
+    let streams = Streams::new(config, schemas)?;
+    let spinner = output.spinner(format!("reading {stream}"));
+    let deadline = Instant::now() + WAIT;
+    loop {
+        let (shown, summary) = match moment {
+            Some(moment) => {
+                let (state, summary) = streams.state(&stream, moment, from).await?;
+                (Shown::State(state), summary)
+            }
+            None => {
+                let mut told = Vec::new();
+                let is_json = output.is_json();
+                let wants_wait = wanted > 0;
+                let summary = streams
+                    .read(&stream, from, &mut |one| {
+                        // Without a wait there is nothing to be taken back: out with it.
+                        if is_json && !wants_wait {
+                            drop(output.json(&one.to_json(&stream)));
+                        } else if is_json || told.len() < ROWS_MAX {
+                            told.push(one);
+                        }
+                        Ok(Visit::Continue)
+                    })
+                    .await?;
+                (Shown::Events(told), summary)
+            }
+        };
+        if summary.is_whole && summary.last < wanted {
+            if Instant::now() > deadline {
+                bail!(
+                    "{stream} is at event {} after {} s, the token wants {wanted}",
+                    summary.last,
+                    WAIT.as_secs()
+                );
+            }
+            tokio::time::sleep(PAUSE).await;
             continue;
         }
-        if sequence != last + 1 {
-            bail!(
-                "{aggregate}/{id} is damaged: event {} is missing before {sequence} (offset {})",
-                last + 1,
-                record.offset
-            );
-        }
-        last = sequence;
-        let fields = match &record.value {
-            Some(value) => reading::decoded(config, &schemas, || decode(value)).await?,
-            None => Value::Null,
-        };
-        output.json(&as_json(&aggregate, &id, sequence, &record, &fields))?;
-        if !output.is_json() && rows.len() < ROWS_MAX {
-            rows.push(as_row(sequence, &record, &fields));
-        }
+        spinner.finish_and_clear();
+        return show(&stream, shown, &summary, output);
     }
-    reader.await??;
-    spinner.finish_and_clear();
-    if last == 0 {
-        bail!("{aggregate}/{id} has no events: there is no such stream");
-    }
-    let shown = rows.len() as u64;
-    output.table(["#", "time", "event", "fields", "command id", "caused by"], rows);
-    if !output.is_json() && shown < last {
-        output.note(format!("{shown} of {last} events shown: --json shows all"));
+}
+
+/// What came of it.
+enum Shown {
+    State(Result<State, Error>),
+    Events(Vec<Told>),
+}
+
+fn show(stream: &Name, shown: Shown, summary: &Summary, output: Output) -> anyhow::Result<Exit> {
+    match shown {
+        Shown::State(state) => {
+            let state = state?.to_json(stream, summary);
+            output.json(&state)?;
+            output.line(serde_json::to_string_pretty(&state)?);
+        }
+        Shown::Events(told) => {
+            if summary.last == 0 {
+                bail!("{stream} has no events: there is no such stream");
+            }
+            if output.is_json() {
+                for one in &told {
+                    output.json(&one.to_json(stream))?;
+                }
+                return Ok(Exit::Done);
+            }
+            let shown = told.len() as u64;
+            let header = ["#", "time", "event", "fields", "command id", "caused by"];
+            output.table(header, told.iter().map(as_row));
+            if shown < summary.last {
+                let last = summary.last;
+                output.note(format!("{shown} of {last} events shown: --json shows all"));
+            }
+        }
     }
     Ok(Exit::Done)
 }
 
-/// Hands on the stream's events, in the order of the log.
-fn read(
-    config: &crate::config::Kafka,
-    topic: &str,
-    id: &str,
-    events: &mpsc::Sender<(u64, Record)>,
-) -> Result<(), kafka::Error> {
-    let mut reader = reading::open_stream(config, topic, id)?;
-    reader.to_end(|record| {
-        let sequence = record
-            .key
-            .as_deref()
-            .and_then(parse_event_key)
-            .and_then(|(found, sequence)| (found == id).then_some(sequence));
-        let Some(sequence) = sequence else { return Visit::Continue };
-        // It is closed when nobody wants the rest.
-        let wanted = events.blocking_send((sequence, record)).is_ok();
-        if wanted { Visit::Continue } else { Visit::Stop }
-    })
+/// The event that a token asks for, which must be one of the stream's own; 0 without a token.
+async fn wanted(config: &Config, stream: &Name, token: Option<&str>) -> anyhow::Result<u64> {
+    let Some(token) = token else { return Ok(0) };
+    let wanted = Tokens::new(config).wanted(token).await?;
+    if wanted.stream() != stream.to_string() {
+        return Err(Failure::usage(format!("this token is of {}, not {stream}", wanted.stream())));
+    }
+    Ok(wanted.token.sequence)
 }
 
-pub(super) type Decode = Box<dyn Fn(&[u8]) -> Result<Value, CodecError> + Send + Sync>;
-
-/// How the events of an aggregate are read.
-pub(super) fn decoder(aggregate: &str, schemas: &Arc<Schemas>) -> Option<Decode> {
-    let schemas = Arc::clone(schemas);
-    let names = [account::NAME, customer::NAME, transfer::NAME, account_opening::NAME];
-    let name = names.into_iter().find(|name| name.to_string() == aggregate)?;
-    Some(match name {
-        account::NAME => decoding(AccountCodec::new(schemas)),
-        customer::NAME => decoding(CustomerCodec::new(schemas)),
-        transfer::NAME => decoding(TransferCodec::new(schemas)),
-        account_opening::NAME => decoding(AccountOpeningCodec::new(schemas)),
-        _ => return None,
-    })
-}
-
-fn decoding<D: Decider<Event: Serialize>>(codec: impl Codec<D>) -> Decode {
-    Box::new(move |value| {
-        serde_json::to_value(codec.decode_event(value)?)
-            .map_err(|error| CodecError::Corrupt { what: "an event", reason: error.to_string() })
-    })
-}
-
-fn as_row(sequence: u64, record: &Record, fields: &Value) -> [String; 6] {
-    let header = |name: &str| record.headers.text(name).unwrap_or_default().to_owned();
-    let fields = fields.as_object().map_or_else(
+fn as_row(told: &Told) -> [String; 6] {
+    let fields = told.fields.as_object().map_or_else(
         || "(erased)".to_owned(),
         |fields| {
             let present = fields.iter().filter(|(_, value)| !value.is_null());
             let texts = present.map(|(name, value)| match value.as_str() {
                 Some(text) => format!("{name}={text}"),
-                None => format!("{name}={value}"),
+                None => format!("{name}={}", Value::to_string(value)),
             });
             texts.collect::<Vec<_>>().join(" ")
         },
     );
-    let command_id = header("command_id");
     // Nearly every event was caused by its own command.
-    let cause = Some(header("causation_id")).filter(|cause| *cause != command_id);
-    let (time, name) = (header("ce_time"), short(&header("ce_type")));
-    [sequence.to_string(), time, name, fields, command_id, cause.unwrap_or_default()]
-}
-
-fn as_json(aggregate: &str, id: &str, sequence: u64, record: &Record, fields: &Value) -> Value {
-    let header = |name: &str| record.headers.text(name);
-    json!({
-        "stream": format!("{aggregate}/{id}"),
-        "sequence": sequence,
-        "event_id": header("ce_id"),
-        "type": header("ce_type").map(short),
-        "schema_version": header("schema_version").and_then(|text| text.parse::<u16>().ok()),
-        "time": header("ce_time"),
-        "fields": fields,
-        "command_id": header("command_id"),
-        "correlation_id": header("correlation_id"),
-        "causation_id": header("causation_id"),
-        "actor": header("actor"),
-        "offset": record.offset,
-    })
-}
-
-/// `MoneyDeposited` of `millrace.banking.account.MoneyDeposited`.
-fn short(full_name: &str) -> String {
-    full_name.rsplit('.').next().unwrap_or_default().to_owned()
+    let cause = told.causation_id.clone().filter(|cause| told.command_id.as_ref() != Some(cause));
+    let command_id = told.command_id.clone().unwrap_or_default();
+    let (time, name) = (told.at.to_rfc3339(), told.event_type.clone());
+    [told.sequence.to_string(), time, name, fields, command_id, cause.unwrap_or_default()]
 }

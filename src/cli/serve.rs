@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::http::health::Readiness;
 use crate::http::{self, Api, Health, Site};
 use crate::read_model::banking::dashboard::Dashboard;
+use crate::reading::streams::Streams;
 use crate::reading::tokens::Tokens;
 use crate::service::{Service, Wanted};
 
@@ -78,7 +79,7 @@ pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyho
         service = starting => service?,
         () = stop.cancelled() => return Ok(Exit::Done),
     };
-    let api = arguments.wants(Role::Api).then(|| api(config)).transpose()?;
+    let api = arguments.wants(Role::Api).then(|| api(config, &service)).transpose()?;
     if api.is_some() {
         health.set("api", Readiness::Ready, "");
     }
@@ -110,9 +111,10 @@ pub async fn run(config: &Config, arguments: Arguments, output: Output) -> anyho
 }
 
 /// What queries are answered with.
-fn api(config: &Config) -> anyhow::Result<Api> {
+fn api(config: &Config, service: &Service) -> anyhow::Result<Api> {
     let tokens = Arc::new(Tokens::new(config));
-    Ok(Api { dashboard: Dashboard::new(config)?, tokens })
+    let streams = Streams::new(config, service.schemas())?;
+    Ok(Api { dashboard: Dashboard::new(config)?, streams, tokens })
 }
 
 /// What is not ready yet, on one line of a terminal; the line goes away when everything is.

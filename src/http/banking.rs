@@ -18,9 +18,9 @@ use crate::read_model::banking::dashboard::{Dashboard, Panel, Step};
 use crate::reading::tokens::Tokens;
 
 /// The largest page.
-const SIZE_MAX: u32 = 200;
+pub(super) const SIZE_MAX: u32 = 200;
 /// The size of a page that does not say.
-const SIZE: u32 = 20;
+pub(super) const SIZE: u32 = 20;
 
 /// Whose rows Postgres has.
 const ROWS_OF: [&str; 2] = ["account", "transfer"];

@@ -28,7 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// What a query's token asks for, and how long it may take.
 pub(super) struct Wish {
     pub(super) wanted: Option<Wanted>,
-    limit: Duration,
+    pub(super) limit: Duration,
 }
 
 /// Reads a query's token: the parameter `consistency_token` or the header `Consistency-Token`.
@@ -124,16 +124,22 @@ fn hopeless(progress: &Progress, wish: &Wish, is_late: bool) -> Option<Problem> 
             ))
             .with_code("ReadModelOutdated"),
         ),
-        Progress::Behind(version) if is_late => Some(
-            Problem::gateway_timeout(format!(
-                "the read model has not seen event {sequence} of {stream} within {} s, it is at \
-                 {version}: ask again, or without the token",
-                wish.limit.as_secs()
-            ))
-            .with_code("ReadModelBehind"),
-        ),
+        Progress::Behind(version) if is_late => Some(behind(wish, *version)),
         Progress::Behind(_) | Progress::Reached => None,
     }
+}
+
+/// The time is over, and only so many events of the stream were seen.
+pub(super) fn behind(wish: &Wish, version: u64) -> Problem {
+    let wanted = wish.wanted.as_ref();
+    let (stream, sequence) =
+        wanted.map(|wanted| (wanted.stream(), wanted.token.sequence)).unwrap_or_default();
+    Problem::gateway_timeout(format!(
+        "event {sequence} of {stream} was not seen within {} s, the last one was {version}: ask \
+         again, or without the token",
+        wish.limit.as_secs()
+    ))
+    .with_code("ReadModelBehind")
 }
 
 /// `Prefer: wait=10`, in seconds.
@@ -149,7 +155,7 @@ fn limit(headers: &HeaderMap) -> Result<Duration, Problem> {
     })
 }
 
-fn invalid(detail: &str) -> Problem {
+pub(super) fn invalid(detail: &str) -> Problem {
     Problem::bad_request(detail).with_code("InvalidConsistencyToken")
 }
 

@@ -8,6 +8,7 @@
 //! | `/` | the dashboard (role `api`, as all that follows) |
 //! | `/v1/banking/panels/...` | one view of ClickHouse each |
 //! | `/v1/banking/accounts` | accounts, from Postgres |
+//! | `/v1/streams/...` | a stream's events, or its state as of then |
 //!
 //! Queries take a consistency token (`consistency`): they answer from what has seen it, or not at all.
 //! Whatever is not there is a 404, always `application/problem+json`.
@@ -17,6 +18,7 @@ mod consistency;
 mod dashboard;
 pub mod health;
 mod problem;
+mod streams;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +37,7 @@ pub use health::Health;
 pub use problem::Problem;
 
 use crate::read_model::banking::dashboard::Dashboard;
+use crate::reading::streams::Streams;
 use crate::reading::tokens::Tokens;
 
 /// How long answers that are under way may take after the process was told to stop.
@@ -74,6 +77,8 @@ pub struct Site {
 pub struct Api {
     /// Reads the read models.
     pub dashboard: Dashboard,
+    /// Reads streams.
+    pub streams: Streams,
     /// Reads consistency tokens.
     pub tokens: Arc<Tokens>,
 }
@@ -114,8 +119,10 @@ pub async fn serve(
 }
 
 fn router(site: Site) -> Router {
-    let queries = site.api.clone().map(|Api { dashboard, tokens }| {
-        dashboard::router().merge(banking::router(dashboard, tokens))
+    let queries = site.api.clone().map(|Api { dashboard, streams, tokens }| {
+        dashboard::router()
+            .merge(banking::router(dashboard, Arc::clone(&tokens)))
+            .merge(streams::router(streams, tokens))
     });
     Router::new()
         .route("/healthz", get(healthz))
@@ -222,7 +229,9 @@ mod tests {
         config.clickhouse.url = "http://127.0.0.1:1".to_owned();
         config.kafka.brokers = "127.0.0.1:1".to_owned();
         let tokens = Arc::new(Tokens::new(&config));
-        let api = Some(Api { dashboard: Dashboard::new(&config).unwrap(), tokens });
+        let dashboard = Dashboard::new(&config).unwrap();
+        let streams = Streams::new(&config, Arc::default()).unwrap();
+        let api = Some(Api { dashboard, streams, tokens });
         let metrics = Arc::new(Registry::default());
         let site = Site { health: Health::default(), metrics, api };
         let listener = bind("127.0.0.1:0").await.unwrap();
@@ -237,6 +246,14 @@ mod tests {
             ("GET", "/v1/banking/accounts?page=0", 400),
             ("GET", "/v1/banking/accounts/acc-1?consistency_token=x", 400),
             ("GET", "/v1/banking/panels/volume?consistency_token=2.0.0.0.0", 410),
+            ("GET", "/v1/streams/banking.account", 404),
+            ("GET", "/v1/streams/banking.none/x", 404),
+            ("GET", "/v1/streams/banking.account%2Fx?version=0", 400),
+            ("GET", "/v1/streams/banking.account/x?version=-1", 400),
+            ("GET", "/v1/streams/banking.account/x?at=noon", 400),
+            ("GET", "/v1/streams/banking.account/x?at=2026-11-21T10:15:00Z&version=1", 400),
+            ("GET", "/v1/streams/banking.account/x?page=0", 400),
+            ("POST", "/v1/streams/banking.account/x", 405),
             ("POST", "/v1/banking/accounts", 405),
             ("DELETE", "/healthz", 405),
         ] {

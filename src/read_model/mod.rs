@@ -5,4 +5,5 @@
 
 pub mod banking;
 pub mod consistency;
+pub mod event;
 pub mod store;

@@ -93,6 +93,7 @@ pub struct Service {
     projection_figures: ProjectionFigures,
     rates: Rates,
     has_told: bool,
+    schemas: Arc<Schemas>,
     /// Runs as long as the service does.
     audit: Option<audit::Background>,
 }
@@ -120,6 +121,7 @@ impl Service {
             projection_figures: ProjectionFigures::register(metrics),
             rates: Rates::default(),
             has_told: false,
+            schemas: Arc::clone(&schemas),
             audit: None,
         };
         if wanted.handler {
@@ -156,6 +158,12 @@ impl Service {
             self.handlers.push((domain, group));
         }
         Ok(())
+    }
+
+    /// What every schema's id stands for.
+    #[must_use]
+    pub fn schemas(&self) -> Arc<Schemas> {
+        Arc::clone(&self.schemas)
     }
 
     /// Tells how every component is.

@@ -14,5 +14,6 @@ mod desk;
 #[path = "../e2e/harness/mod.rs"]
 #[allow(dead_code, reason = "shared with tests/e2e, which uses all of it")]
 mod harness;
+mod history;
 mod pairs;
 mod refusals;

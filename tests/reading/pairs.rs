@@ -38,7 +38,7 @@ struct Tally {
     answers: AtomicUsize,
     stale: AtomicUsize,
     again: AtomicUsize,
-    slowest_ms: AtomicUsize,
+    took_ms: Mutex<Vec<usize>>,
     wrong: Mutex<Vec<String>>,
 }
 
@@ -47,7 +47,13 @@ impl Tally {
         self.answers.fetch_add(1, Ordering::Relaxed);
         self.stale.fetch_add(usize::from(!is_fresh), Ordering::Relaxed);
         let took = usize::try_from(took.as_millis()).unwrap();
-        self.slowest_ms.fetch_max(took, Ordering::Relaxed);
+        self.took_ms.lock().unwrap().push(took);
+    }
+
+    fn percentile(&self, percent: usize) -> usize {
+        let mut all = self.took_ms.lock().unwrap().clone();
+        all.sort_unstable();
+        all[(all.len() * percent / 100).min(all.len() - 1)]
     }
 }
 
@@ -186,12 +192,14 @@ fn ten_thousand_reads_see_their_own_command_while_partitions_change_hands() {
     for (name, tally) in [("Postgres", &rows), ("ClickHouse", &blocks)] {
         let read = |count: &AtomicUsize| count.load(Ordering::Relaxed);
         println!(
-            "  {name}: {} command-then-read pairs, {} stale, {} asked again elsewhere, slowest \
-             read {} ms",
+            "  {name}: {} command-then-read pairs, {} stale, {} asked again elsewhere; a read \
+             took {} ms (p50), {} ms (p99), {} ms at most",
             read(&tally.answers),
             read(&tally.stale),
             read(&tally.again),
-            read(&tally.slowest_ms)
+            tally.percentile(50),
+            tally.percentile(99),
+            tally.percentile(100)
         );
     }
     println!("  {} partitions moved and came back; {:.1} s in all", moved.0, all.as_secs_f64());

@@ -6,11 +6,12 @@ use anyhow::bail;
 use serde_json::{Value, json};
 
 use super::{Exit, Output};
-use crate::cli::{history, reading};
+use crate::cli::reading;
 use crate::config::Config;
 use crate::kernel::stream::Kind;
 use crate::read_model::store::parked::{Filter, Letter, headers_to_json};
 use crate::read_model::store::{Error, clickhouse, postgres};
+use crate::reading::aggregate;
 use crate::runtime;
 use crate::topology;
 
@@ -193,7 +194,7 @@ pub(super) async fn show(
         bail!("{}/{} has no parked events", stream.aggregate, stream.id);
     }
     let schemas = runtime::schemas::load(config).await?;
-    let decode = history::decoder(&stream.aggregate, &schemas);
+    let decode = aggregate::decoder(&stream.aggregate, &schemas);
     for letter in &letters {
         let bytes = letter.record.value.as_deref().unwrap_or_default();
         let fields = match &decode {

@@ -21,6 +21,7 @@ pub mod account_opening;
 pub mod customer;
 #[cfg(test)]
 mod golden;
+pub mod payload;
 mod sources;
 pub mod transfer;
 mod written;

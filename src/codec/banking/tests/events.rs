@@ -14,6 +14,8 @@ fn every_event_reads_back_here_and_in_apaches_library() {
         assert_eq!(written.full_name, full_name);
         assert!(full_name.ends_with(&format!(".{}", event.name())));
         let value = &value[6..];
+        let fields = serde_json::to_value(&event).unwrap();
+        assert_eq!(payload::account_event(event.name(), fields).as_ref(), Ok(&event));
         assert_eq!(codec.decode_event(value), Ok(event));
         let place = compiled::current(full_name).unwrap();
         let schema = apache_avro::Schema::parse_str(compiled::all()[place].source.text).unwrap();

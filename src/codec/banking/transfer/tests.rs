@@ -1,7 +1,7 @@
 //! What is written reads back, and every stored version does.
 
 use super::*;
-use crate::codec::banking::golden;
+use crate::codec::banking::{golden, payload};
 
 #[test]
 fn every_event_reads_back_and_writes_the_same_bytes() {
@@ -11,6 +11,8 @@ fn every_event_reads_back_and_writes_the_same_bytes() {
         let mut again = Vec::new();
         let written = codec.encode_event(&event, &mut again).unwrap();
         assert!(written.full_name.ends_with(event.name()));
+        let fields = serde_json::to_value(&event).unwrap();
+        assert_eq!(payload::transfer_event(event.name(), fields).as_ref(), Ok(&event));
         (serde_json::to_string(&event).unwrap(), again)
     });
     assert!(codec.decode_event(b"{}").is_err());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use super::event::{AccountType, Event};
 use crate::domain::money::{Amount, Currency};
@@ -82,6 +83,19 @@ pub enum Status {
     Closed,
 }
 
+impl Status {
+    /// The name in read models.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unopened => "UNOPENED",
+            Self::Active => "ACTIVE",
+            Self::Frozen => "FROZEN",
+            Self::Closed => "CLOSED",
+        }
+    }
+}
+
 /// Money that was sent and has neither arrived nor come back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnderWay {
@@ -118,6 +132,30 @@ impl Account {
     #[must_use]
     pub fn has_received(&self, transfer_id: &str) -> bool {
         self.received.contains_key(transfer_id)
+    }
+
+    /// The state for people: amounts as text, times as RFC 3339.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let under_way = self.under_way.iter().map(|(transfer_id, sent)| {
+            let UnderWay { to_account_id, amount, fee } = sent;
+            let sent = json!({"to_account_id": to_account_id, "amount": amount, "fee": fee});
+            (transfer_id.clone(), sent)
+        });
+        let received = self.received.iter();
+        let received = received.map(|(id, until)| (id.clone(), until.to_rfc3339().into()));
+        json!({
+            "status": self.status.as_str(),
+            "account_id": self.opened.account_id,
+            "user_id": self.opened.user_id,
+            "account_type": self.opened.account_type,
+            "currency": self.opened.currency,
+            "slot_id": self.opened.slot_id,
+            "balance": self.balance,
+            "under_way_total": self.under_way_total,
+            "under_way": under_way.collect::<Map<_, _>>(),
+            "received_remembered_until": received.collect::<Map<_, _>>(),
+        })
     }
 
     /// Takes a fact in.

@@ -1,6 +1,7 @@
 //! The rules: news and state -> events. What is past or known already gives none.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::NAME;
 use super::message::{
@@ -100,6 +101,28 @@ impl Decider for Opening {
 }
 
 impl Opening {
+    /// The state for people: amounts as text, times as RFC 3339.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let (phase, step, outcome) = match self.phase {
+            Phase::Unknown => ("UNKNOWN", None, None),
+            Phase::Waiting(step) => ("WAITING", Some(step), None),
+            Phase::Ended(outcome) => ("ENDED", None, Some(outcome)),
+        };
+        json!({
+            "phase": phase,
+            "step": step,
+            "outcome": outcome,
+            "parked": self.parked,
+            "attempt": self.attempt,
+            "has_failed": self.has_failed,
+            "due": step.map(|_| self.due.to_rfc3339()),
+            "wanted": self.wanted,
+            "reason": self.reason,
+            "denied": self.denied,
+        })
+    }
+
     fn hear(
         &self,
         command: &Command,

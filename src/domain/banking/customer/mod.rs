@@ -8,6 +8,7 @@ mod tests;
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::kernel::decider::{self, Context, Decider};
 use crate::kernel::stream::AggregateName;
@@ -175,6 +176,23 @@ impl Decider for Customer {
 }
 
 impl Customer {
+    /// The state for people.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let open = self.open.iter().map(|(slot_id, slot)| {
+            let Slot { account_id, confirmed } = slot;
+            (slot_id.clone(), json!({"account_id": account_id, "confirmed": confirmed}))
+        });
+        let over = self.over.iter().map(|(slot_id, denied)| {
+            (slot_id.clone(), if *denied { "DENIED" } else { "GIVEN_BACK" }.into())
+        });
+        json!({
+            "user_id": self.user_id,
+            "open": open.collect::<Map<_, _>>(),
+            "over": over.collect::<Map<_, _>>(),
+        })
+    }
+
     /// How many slots count.
     #[must_use]
     pub fn open_count(&self) -> usize {

@@ -1,6 +1,7 @@
 //! The rules: news and state -> events. What is past or known already gives none.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::command::{Command, RecordFailed, RecordRefused, Rejection, Resume};
 use super::event::{
@@ -71,6 +72,21 @@ pub enum Phase {
     Completed,
     /// It was given back.
     Reversed,
+}
+
+impl Phase {
+    /// Its name for people.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "UNKNOWN",
+            Self::Receiving => "RECEIVING",
+            Self::Settling => "SETTLING",
+            Self::Reversing => "REVERSING",
+            Self::Completed => "COMPLETED",
+            Self::Reversed => "REVERSED",
+        }
+    }
 }
 
 impl Default for Transfer {
@@ -147,6 +163,28 @@ impl Decider for Transfer {
 }
 
 impl Transfer {
+    /// The state for people: amounts as text, times as RFC 3339.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let has_ended = matches!(self.phase, Phase::Completed | Phase::Reversed);
+        json!({
+            "phase": self.phase.as_str(),
+            "parked": self.parked,
+            "attempt": self.attempt,
+            "has_failed": self.has_failed,
+            "due": (!has_ended).then(|| self.due.to_rfc3339()),
+            "user_id": self.user_id,
+            "currency": self.currency,
+            "from_account_id": self.from_account_id,
+            "to_account_id": self.to_account_id,
+            "amount": self.amount,
+            "fee": self.fee,
+            "reference": self.reference,
+            "valid_until": self.valid_until.to_rfc3339(),
+            "reason": self.reason,
+        })
+    }
+
     /// What is waited for; `None` before the start and after the end.
     #[must_use]
     pub const fn step(&self) -> Option<Step> {
