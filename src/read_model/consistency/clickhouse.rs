@@ -123,7 +123,9 @@ impl Watch {
             match progress(&waiting.wanted) {
                 Progress::Behind(version) => behind.push((waiting, version)),
                 // Whoever asked may be gone.
-                told => drop(waiting.give.send(told)),
+                told @ (Progress::Reached
+                | Progress::Parked { .. }
+                | Progress::OtherTopic { .. }) => drop(waiting.give.send(told)),
             }
         }
         if behind.is_empty() {
@@ -200,7 +202,6 @@ pub fn guard(database: &Database) -> String {
 }
 
 /// Fills the token in.
-#[must_use]
 pub fn with_token(query: Query, wanted: &Wanted) -> Query {
     let Wanted { token, aggregate, .. } = wanted;
     query
