@@ -2,7 +2,7 @@
 //!
 //! | what | status and code |
 //! |---|---|
-//! | the text is no token, or the store holds nothing of its aggregate | 400 `InvalidConsistencyToken` |
+//! | no token, or the store holds nothing of its aggregate | 400 `InvalidConsistencyToken` |
 //! | its topic was made again, or its form is out of use | 410 `ConsistencyTokenExpired` |
 //! | its stream is parked in front of its event | 503 `StreamParked`, at once |
 //! | the rows are of another topic | 503 `ReadModelOutdated`, at once |

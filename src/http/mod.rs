@@ -10,7 +10,7 @@
 //! | `/v1/banking/accounts` | accounts, from Postgres |
 //! | `/v1/streams/...` | a stream's events, or its state as of then |
 //!
-//! Queries take a consistency token (`consistency`): they answer from what has seen it, or not at all.
+//! Queries take a consistency token: they answer from what has seen it, or not at all.
 //! Whatever is not there is a 404, always `application/problem+json`.
 
 mod banking;

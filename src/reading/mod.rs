@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`tokens`] | a token's text -> whose events it is about |
 //! | [`aggregate`] | an event's name and fields -> state, and the state for people |
-//! | [`streams`] | a stream's name -> its events, from ClickHouse as far as it is, and from the log |
+//! | [`streams`] | a stream's name -> its events, from ClickHouse and the log |
 //! | [`state`] | a stream and a moment -> its state then |
 
 pub mod aggregate;

@@ -1,7 +1,7 @@
 //! A stream's name -> its events: from ClickHouse as far as its rows go, then from the log.
 //!
-//! ClickHouse finds a stream by its name; in the log it is spread over a partition. How far the rows
-//! of the partition reach says from where on the log must be read, to its end as it is now. So a
+//! ClickHouse finds a stream by its name; in the log it is spread over a partition. How far the
+//! partition's rows reach says from where on the log must be read, to its end as it is now. So a
 //! history is never older than the log, whatever the projection is doing. Rows that leave a gap,
 //! cannot be read, are of another topic, or have parked events behind them are left for the log.
 //!

@@ -14,10 +14,10 @@ use crate::harness::serve::Serve;
 use crate::harness::{await_some, http};
 
 /// Clients that read Postgres, and how often each.
-const ROW_CLIENTS: usize = 36;
+const ROW_CLIENTS: usize = 38;
 const ROW_PAIRS: usize = 250;
 /// Clients that read ClickHouse, whose blocks take some hundred milliseconds each.
-const BLOCK_CLIENTS: usize = 40;
+const BLOCK_CLIENTS: usize = 20;
 const BLOCK_PAIRS: usize = 25;
 /// Reads without a token, which show that there is something to wait for.
 const CARELESS_PAIRS: usize = 30;

@@ -1,7 +1,7 @@
 //! What the dashboard asks: panels from ClickHouse's views, accounts from Postgres -> JSON rows.
 //!
-//! Decimals are strings, times ISO 8601, so that no reader rounds anything. With a token they answer
-//! only from rows that have seen what the token asks for.
+//! Decimals are strings, times ISO 8601, so that no reader rounds anything. With a token the rows
+//! have seen what the token asks for.
 
 use std::sync::Arc;
 use std::time::Duration;
