@@ -44,6 +44,7 @@ struct Seen {
     /// When the last partition became ready, in microseconds since 1970.
     ready_at: AtomicU64,
     lines: Mutex<VecDeque<String>>,
+    http_addr: Mutex<Option<String>>,
     /// Moments (microseconds since 1970) and CPU time (ticks).
     cpu: Mutex<Vec<(i64, u64)>>,
     rss_kilobytes: AtomicU64,
@@ -74,7 +75,7 @@ impl Child {
             .args(arguments)
             .env("MILLRACE_NAMESPACE", config.namespace.as_str())
             .env("MILLRACE_HANDLER_BATCH", batch.to_string())
-            // Any free port: nobody asks there.
+            // Any free port: the log says which.
             .env("MILLRACE_HTTP_ADDR", "127.0.0.1:0")
             .env("MILLRACE_LOG", "info")
             .env("MILLRACE_LOG_FORMAT", "json")
@@ -149,6 +150,12 @@ impl Child {
         (bytes(&self.seen.rss_kilobytes), bytes(&self.seen.rss_kilobytes_max))
     }
 
+    /// Where its HTTP answers, once it has said so.
+    #[must_use]
+    pub fn http_addr(&self) -> Option<String> {
+        self.seen.http_addr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Asks it to stop and waits until it has.
     ///
     /// # Errors
@@ -207,6 +214,9 @@ impl Seen {
                 self.ready.fetch_add(1, Ordering::AcqRel);
                 continue;
             }
+            if let Some(addr) = listening_at(&line) {
+                *self.http_addr.lock().unwrap_or_else(PoisonError::into_inner) = Some(addr);
+            }
             let mut kept = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.len() >= LAST_LINES {
                 kept.pop_front();
@@ -227,6 +237,13 @@ impl Seen {
             std::thread::sleep(SAMPLE);
         }
     }
+}
+
+/// The address in the line that a process writes once it listens.
+fn listening_at(line: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    let fields = &line["fields"];
+    (fields["message"] == "listening").then(|| fields["addr"].as_str().map(str::to_owned))?
 }
 
 /// User and system time of a process, all its threads together.

@@ -239,7 +239,9 @@ pub fn place_in(run: u64, text: &[u8]) -> Option<u64> {
     (found == run).then_some(nth)
 }
 
-fn key(index: usize) -> String {
+/// An account's id.
+#[must_use]
+pub fn key(index: usize) -> String {
     format!("acc-{index:08}")
 }
 

@@ -22,6 +22,8 @@
 //!   less what a start takes that restores nothing. Raw: read, decode, fold in a hash map.
 //! - **transfers**: from the *intended* moment of sending to `TransferCompleted`, in an open loop;
 //!   and transfers a second of a backlog. Raw: six raw passages, one after the other.
+//! - **reads**: an account by its id over HTTP while all roles and the open-loop load run, from the
+//!   intended moment of asking. Raw: a prepared SELECT of the same row, asked in turn with it.
 //!
 //! Every `ratio` is the figure over the raw one: above 1 is more of it, so for a latency longer.
 //! The first 5 % of a backlog and the first two seconds of a load are warm-up and left out. A
@@ -40,6 +42,7 @@ pub mod latency;
 pub mod load;
 pub mod postgres;
 pub mod raw;
+pub mod reads;
 pub mod restore;
 pub mod transfers;
 pub mod visible;
@@ -95,6 +98,8 @@ pub enum Part {
     Restore,
     /// Transfers from end to end.
     Transfers,
+    /// Point queries.
+    Reads,
 }
 
 /// What a person sees meanwhile.
@@ -124,6 +129,8 @@ pub struct Report {
     pub restore: Option<restore::Figures>,
     /// Transfers from end to end.
     pub transfers: Option<transfers::Figures>,
+    /// Point queries while everything runs.
+    pub reads: Option<reads::Figures>,
 }
 
 /// What was asked for.
@@ -226,6 +233,7 @@ impl Bench {
                 Part::Postgres => report.postgres = Some(postgres::measure(self).await?),
                 Part::ClickHouse => report.clickhouse = Some(clickhouse::measure(self).await?),
                 Part::Restore => report.restore = Some(restore::measure(self).await?),
+                Part::Reads => report.reads = Some(reads::measure(self).await?),
                 Part::Transfers => {
                     let raw = report.latency.as_ref();
                     report.transfers = Some(transfers::measure(self, raw).await?);
@@ -250,8 +258,8 @@ impl Bench {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let wants = |part| self.options.parts.contains(&part);
-        // The memory is measured with all roles.
-        let all = wants(Part::Handler);
+        // Memory and reads are measured with all roles.
+        let all = wants(Part::Handler) || wants(Part::Reads);
         self.ground.clean(all || wants(Part::Postgres), all || wants(Part::ClickHouse)).await
     }
 

@@ -37,6 +37,8 @@ its raw limit, measured in the same run, and `ratio` is the figure over it:
   restore     events/s of a restart, less what an idle start takes; raw: read, decode and fold
   transfers   transfers/s of a backlog; intended moment of sending -> completed at --rate / 10;
               its ratio is of p50, over six raw passages one after the other
+  reads       an account by id over HTTP, 100 a second, while all roles and the load run;
+              raw: a prepared SELECT of the same row, in turn; its ratio is of p99
 Client, brokers and databases share the machine: figures mean little without their ratios.")]
 pub struct Arguments {
     /// Commands in the backlog, openings of accounts included
@@ -90,6 +92,8 @@ enum PartName {
     Restore,
     /// Transfers from end to end.
     Transfers,
+    /// Point queries while everything runs.
+    Reads,
 }
 
 impl PartName {
@@ -101,6 +105,7 @@ impl PartName {
             Self::Clickhouse => Part::ClickHouse,
             Self::Restore => Part::Restore,
             Self::Transfers => Part::Transfers,
+            Self::Reads => Part::Reads,
         }
     }
 }
@@ -263,6 +268,12 @@ fn show(report: &Report, output: Output) {
         row("transfers", rate(it.rate), String::new(), String::new());
         row("transfer to completed: p50", ms(it.real.p50_ms), String::new(), ratio);
         row("transfer to completed: p99", ms(it.real.p99_ms), String::new(), String::new());
+    }
+    if let Some(it) = &report.reads {
+        row("account over HTTP: p50", ms(it.real.p50_ms), ms(it.raw_p50_ms), String::new());
+        let ratio = it.ratio.to_string();
+        row("account over HTTP: p99", ms(it.real.p99_ms), ms(it.raw_p99_ms), ratio);
+        row("account over HTTP: p99.9", ms(it.real.p999_ms), String::new(), String::new());
     }
     output.table(["", "figure", "raw limit", "ratio"], rows);
 }

@@ -30,10 +30,10 @@ const PAUSE: Duration = Duration::from_millis(20);
     millrace history banking.account/acc-1 --version 3\n  \
     millrace history banking.account/acc-1 --at 2026-11-21T10:15:00Z --json \
     | jq .state.balance\n\n\
-    Reads ClickHouse as far as the stream's rows go and the rest from the log, so it is never older \
-    than the log; without ClickHouse, the log alone. With --json, one line an event, with its \
-    source; who acted (`actor`) is told by the log alone. --at and --version print the state then, \
-    folded from the events up to that time (by their ce_time) or number, amounts as text."
+    Reads ClickHouse as far as the stream's rows go and the rest from the log, so it is never \
+    older than the log; without ClickHouse, the log alone. With --json, one line an event, with \
+    its source; who acted (`actor`) is told by the log alone. --at and --version print the state \
+    then, folded from the events up to that time (by their ce_time) or number, amounts as text."
 )]
 pub struct Arguments {
     /// The stream, for example banking.account/acc-1

@@ -170,10 +170,10 @@ impl Watch {
         let select = format!(
             "SELECT topic, partition, stream, min(position) AS first FROM {name}.failed_event FINAL
              WHERE stream IN {{streams: Array(String)}} AND (projection, generation) IN (
-                 SELECT concat('clickhouse.', replaceRegexpOne(name, '_event$', '')),
+                 SELECT concat('clickhouse.', name),
                      toInt32OrZero(extract(comment, 'generation (\\d+)'))
                  FROM system.tables WHERE database = {{database: String}}
-                     AND endsWith(name, '_event') AND engine = 'View')
+                     AND engine = 'View' AND match(comment, 'generation \\d+'))
              GROUP BY topic, partition, stream"
         );
         let streams = behind.iter().map(|(waiting, _)| waiting.wanted.token.stream.as_str());
