@@ -19,14 +19,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use hashbrown::HashMap;
 use ring::digest;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use self::recent::{Entry, Recent};
 use super::dedup::{Answer, CommandKey};
 use super::shelf::{Batch, Drawer, Shelf, ShelfError};
 use crate::kernel::time::Timestamp;
+
+mod recent;
 
 /// The form of the index; another number is not read.
 const FORM: u8 = 1;
@@ -105,10 +107,7 @@ struct Mark {
 pub struct Answers {
     limit: usize,
     window_seconds: i64,
-    /// Each with the moment from which the window counts for it.
-    recent: HashMap<CommandKey, (Answer, Timestamp)>,
-    /// The keys of the recent ones, the oldest first.
-    order: VecDeque<CommandKey>,
+    recent: Recent,
     marks: VecDeque<Mark>,
     /// How many answers were ever taken in, and how many of them have left the memory.
     taken: u64,
@@ -126,8 +125,7 @@ impl Answers {
         Self {
             limit: limit.max(1),
             window_seconds,
-            recent: HashMap::new(),
-            order: VecDeque::new(),
+            recent: Recent::default(),
             marks: VecDeque::new(),
             taken: 0,
             left: 0,
@@ -204,7 +202,7 @@ impl Answers {
     /// The answer to that command, if it is in memory.
     #[must_use]
     pub fn recent(&self, key: CommandKey) -> Option<&Answer> {
-        self.recent.get(&key).map(|(answer, _)| answer)
+        self.recent.get(key).map(|entry| &entry.answer)
     }
 
     /// The answer to that command, if it is on the shelf.
@@ -231,10 +229,7 @@ impl Answers {
     /// because the first was forgotten, so it stays: a first answer may be old although its result
     /// is new, since a transaction may be committed long after its commands were decided.
     pub fn insert(&mut self, key: CommandKey, answer: Answer, at: Timestamp) {
-        if self.recent.insert(key, (answer, at)).is_none() {
-            self.order.push_back(key);
-            self.taken += 1;
-        }
+        self.taken += u64::from(self.recent.insert(key, answer, at));
     }
 
     /// Notes up to which of the results all answers were inserted, and how many results that is
@@ -263,11 +258,11 @@ impl Answers {
         let is_behind = self.results - self.covered > 4 * self.limit as u64 + 100_000;
         let limit = if is_behind { 0 } else { self.limit };
         let slack = if is_behind { 0 } else { SLACK.min(self.limit / 4) };
-        while self.order.len() > limit + slack {
-            let count = (self.order.len() - limit).min(MOVED_MAX);
+        while self.recent.len() > limit + slack {
+            let count = (self.recent.len() - limit).min(MOVED_MAX);
             self.move_out(count, shelf)?;
         }
-        if is_behind && self.order.is_empty() {
+        if is_behind && self.recent.len() == 0 {
             self.move_out(0, shelf)?;
         }
         Ok(())
@@ -287,11 +282,9 @@ impl Answers {
 
     fn forget_old(&mut self, now: Timestamp, shelf: &mut dyn Shelf) -> Result<(), ShelfError> {
         let oldest = self.oldest(now);
-        let old = |key: &CommandKey| self.recent.get(key).is_none_or(|(_, at)| *at < oldest);
-        let count = self.order.iter().take(MOVED_MAX).take_while(|key| old(key)).count();
-        for key in self.order.drain(..count) {
-            self.recent.remove(&key);
-        }
+        let is_old = |entry: &&Entry| entry.at < oldest;
+        let count = self.recent.iter().take(MOVED_MAX).take_while(is_old).count();
+        self.recent.forget(count);
         self.left += count as u64;
         // Only the last mark before what is left can take the index further.
         while self.marks.get(1).is_some_and(|mark| mark.answers <= self.left) {
@@ -310,8 +303,7 @@ impl Answers {
     fn move_out(&mut self, count: usize, shelf: &mut dyn Shelf) -> Result<(), ShelfError> {
         let mut index = self.index.clone();
         let mut batch = Vec::with_capacity(count + 1);
-        for key in self.order.iter().take(count) {
-            let Some((answer, at)) = self.recent.get(key) else { continue };
+        for Entry { key, answer, at } in self.recent.iter().take(count) {
             let Some(bytes) = answer.to_bytes() else { continue };
             let drawer = self.drawer_of(*at);
             *index.drawers.entry(drawer).or_default() += 1;
@@ -328,9 +320,7 @@ impl Answers {
         })?;
         batch.push((Drawer::Index, INDEX_KEY.to_vec(), bytes));
         shelf.write(Batch(batch))?;
-        for key in self.order.drain(..count) {
-            self.recent.remove(&key);
-        }
+        self.recent.forget(count);
         self.marks.drain(..marks);
         self.left = left;
         self.covered = reached.map_or(self.covered, |mark| mark.results);
@@ -341,7 +331,7 @@ impl Answers {
     /// About how many answers are remembered: in memory, and on the shelf.
     #[must_use]
     pub fn len(&self) -> (usize, u64) {
-        (self.order.len(), self.index.drawers.values().sum())
+        (self.recent.len(), self.index.drawers.values().sum())
     }
 
     /// Whether none is.
