@@ -111,7 +111,7 @@ fn start(command: Command, output: Output) -> anyhow::Result<Exit> {
 fn log_of(config: &Config, command: &Command) -> config::Log {
     let mut log = config.log.clone();
     if matches!(command, Command::Rebuild(_)) && log.filter == config::Log::default().filter {
-        "warn,millrace::runtime::projection=error".clone_into(&mut log.filter);
+        "warn".clone_into(&mut log.filter);
     }
     log
 }

@@ -45,29 +45,35 @@ fn tables(namespace: &Namespace, postgres: &Postgres) -> (Vec<String>, Vec<Strin
     (schemas.into_iter().map(short).collect(), tables)
 }
 
+/// To another generation, back, and to a third.
+fn there_and_back(namespace: &Namespace, projection: &str, rows: &str) {
+    assert_switched(&rebuilt(namespace, &[projection]), 2, 1, rows);
+    // What was in use is filled up before it is shown again.
+    assert_switched(&rebuilt(namespace, &[projection, "--roll-back"]), 1, 2, rows);
+    assert_switched(&rebuilt(namespace, &[projection]), 3, 1, rows);
+    let dropped = rebuilt(namespace, &[projection, "--drop-old"]);
+    assert_eq!(dropped["dropped"], json!([1, 2]), "{dropped}");
+    assert_eq!(dropped["generation"], json!(3), "{dropped}");
+}
+
 #[test]
 fn nobody_sees_a_rebuild_a_switch_or_a_roll_back() {
     let namespace = Namespace::new();
     let handler = Serve::ready(&namespace, "handler,reactor");
     let projections = Serve::ready(&namespace, "postgres,clickhouse");
-    open(&namespace, 60);
+    open(&namespace, 30);
     judge::read_models_equal_log(&namespace, &await_transfers(&namespace));
     let load = Load::start(&namespace);
     let probes = [Probe::postgres(&namespace), Probe::clickhouse(&namespace)];
     let started = Instant::now();
 
-    assert_switched(&rebuilt(&namespace, &[POSTGRES]), 2, 1, "postgres_rows");
-    assert_switched(&rebuilt(&namespace, &[CLICKHOUSE]), 2, 1, "clickhouse_rows");
-    // What was in use is filled up before it is shown again.
-    assert_switched(&rebuilt(&namespace, &[POSTGRES, "--roll-back"]), 1, 2, "postgres_rows");
-    assert_switched(&rebuilt(&namespace, &[CLICKHOUSE, "--roll-back"]), 1, 2, "clickhouse_rows");
-    assert_switched(&rebuilt(&namespace, &[POSTGRES]), 3, 1, "postgres_rows");
-    assert_switched(&rebuilt(&namespace, &[CLICKHOUSE]), 3, 1, "clickhouse_rows");
-    for projection in [POSTGRES, CLICKHOUSE] {
-        let dropped = rebuilt(&namespace, &[projection, "--drop-old"]);
-        assert_eq!(dropped["dropped"], json!([1, 2]), "{dropped}");
-        assert_eq!(dropped["generation"], json!(3), "{dropped}");
-    }
+    // Side by side: one of each projection.
+    std::thread::scope(|scope| {
+        for (projection, rows) in [(POSTGRES, "postgres_rows"), (CLICKHOUSE, "clickhouse_rows")] {
+            let namespace = &namespace;
+            scope.spawn(move || there_and_back(namespace, projection, rows));
+        }
+    });
 
     let sent = load.end();
     println!("{sent} commands in {:?}", started.elapsed());

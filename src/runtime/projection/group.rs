@@ -16,7 +16,7 @@ use super::position::Positions;
 use super::steady::Steady;
 use super::{PartitionStatus, Settings};
 use crate::clock;
-use crate::engine::projector::{Input, Projector, State};
+use crate::engine::projector::{Failure, Input, Projector, State};
 use crate::kernel::message::Record;
 use crate::kernel::stream::AggregateName;
 use crate::log::kafka::group::{Member, Place, Rebalance};
@@ -374,6 +374,10 @@ impl Owned {
         match error {
             Some(error) if self.machine.state() == State::Stopped => {
                 tracing::error!(projection, topic, partition, error, "stopped");
+            }
+            // As at every change of owners: it asks where the store stands, and goes on.
+            Some(error) if error == Failure::Conflict.to_string() => {
+                tracing::info!(projection, topic, partition, error, "looking again");
             }
             Some(error) => tracing::warn!(projection, topic, partition, error, "waiting"),
             None => tracing::info!(projection, topic, partition, "going on"),
