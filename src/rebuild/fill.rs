@@ -173,8 +173,8 @@ impl Filling {
         Ok(looking.await.map_err(|_| Error::Cut)??)
     }
 
-    /// Ends it: the batches in hand are finished.
-    pub(super) async fn stop(mut self) {
+    /// Ends it, if it has not ended yet: the batches in hand are finished.
+    pub(super) async fn stop(&mut self) {
         if let Some(projection) = self.projection.take() {
             // Blocks until it has left its group.
             let _ = tokio::task::spawn_blocking(move || drop(projection)).await;

@@ -90,7 +90,7 @@ impl<S: Store> Partitions<S> {
     fn read_position(&self, key: Key, source: Arc<Source>) {
         let (positions, store) = (Arc::clone(&self.positions), Arc::clone(&self.store));
         self.spawn(key, source, move |source| async move {
-            let place = place_of(&source);
+            let (place, positions_again) = (place_of(&source), Arc::clone(&positions));
             let read = tokio::task::spawn_blocking(move || positions.read(&place));
             let mut position = match read.await {
                 Ok(Ok(position)) => position,
@@ -100,12 +100,21 @@ impl<S: Store> Partitions<S> {
             let topic_id = position.topic_id;
             let source = Source { topic_id, ..Source::clone(&source) };
             match store.read_held(&source).await {
-                Ok(held) => {
-                    position.held = held;
-                    (Some(topic_id), Input::PositionRead(Ok(Box::new(position))))
-                }
-                Err(error) => (None, Input::PositionRead(Err(error.chain()))),
+                Ok(held) => position.held = held,
+                Err(error) => return (None, Input::PositionRead(Err(error.chain()))),
             }
+            // Another owner may have gone on meanwhile, beyond what was the log's end a moment ago.
+            let next_offset = position.held.place.map(|place| place.next_offset);
+            if next_offset.is_some_and(|next_offset| next_offset > position.log_end) {
+                let place = place_of(&source);
+                let read = tokio::task::spawn_blocking(move || positions_again.log_end(&place));
+                match read.await {
+                    Ok(Ok(log_end)) => position.log_end = log_end,
+                    Ok(Err(error)) => return (None, Input::PositionRead(Err(chain(&error)))),
+                    Err(error) => return (None, Input::PositionRead(Err(error.to_string()))),
+                }
+            }
+            (Some(topic_id), Input::PositionRead(Ok(Box::new(position))))
         });
     }
 
