@@ -242,8 +242,7 @@ impl Seen {
 /// The address in the line that a process writes once it listens.
 fn listening_at(line: &str) -> Option<String> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    let fields = &line["fields"];
-    (fields["message"] == "listening").then(|| fields["addr"].as_str().map(str::to_owned))?
+    (line["message"] == "listening").then(|| line["addr"].as_str().map(str::to_owned))?
 }
 
 /// User and system time of a process, all its threads together.

@@ -23,7 +23,7 @@
 //! - **transfers**: from the *intended* moment of sending to `TransferCompleted`, in an open loop;
 //!   and transfers a second of a backlog. Raw: six raw passages, one after the other.
 //! - **reads**: an account by its id over HTTP while all roles and the open-loop load run, from the
-//!   intended moment of asking. Raw: a prepared SELECT of the same row, asked in turn with it.
+//!   intended moment of asking. Raw: a prepared SELECT of the same row.
 //!
 //! Every `ratio` is the figure over the raw one: above 1 is more of it, so for a latency longer.
 //! The first 5 % of a backlog and the first two seconds of a load are warm-up and left out. A

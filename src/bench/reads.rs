@@ -1,8 +1,8 @@
 //! Point queries through the read model while everything runs: an account by its id over HTTP,
 //! against the same row by a prepared statement of a client of its own.
 //!
-//! Both are asked in turn at a fixed rate, beside the open-loop load and both projections, and
-//! timed from the moment at which they should have been asked.
+//! Both are asked at a fixed rate, beside the open-loop load and both projections, and timed from
+//! the moment at which they should have been asked; neither waits for the other.
 
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,10 @@ use super::{Bench, Error, blocking, clickhouse, postgres};
 use crate::read_model::store;
 use crate::read_model::store::postgres::Database;
 
-/// Questions a second, half of them over HTTP.
-const RATE: u32 = 200;
+/// Questions a second, each way.
+const RATE: u32 = 100;
+/// How long after a question over HTTP the next statement is sent.
+const BETWEEN: Duration = Duration::from_millis(5);
 /// The longest that one may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a process may take to say where it listens.
@@ -55,16 +57,21 @@ pub async fn measure(bench: &mut Bench) -> Result<Figures, Error> {
     let door = listening(&child).await?;
     bench.progress.begin("point queries while projections run", 0);
     let database = bench.ground.postgres()?;
-    let (asked, driven) = tokio::join!(ask(bench, &door, &database), drive(bench));
+    let start = Instant::now();
+    let (real, raw, driven) = tokio::join!(
+        ask_door(bench, start, &door),
+        ask_postgres(bench, start + BETWEEN, &database),
+        drive(bench)
+    );
     driven?;
-    let (real, raw) = asked?;
+    let (real, raw) = (real?, raw?);
     blocking(move || child.stop()).await?;
     Ok(Figures {
         real,
         raw_p50_ms: raw.p50_ms,
         raw_p99_ms: raw.p99_ms,
         ratio: ratio(real.p99_ms, raw.p99_ms),
-        rate: RATE / 2,
+        rate: RATE,
     })
 }
 
@@ -81,46 +88,77 @@ async fn listening(child: &Child) -> Result<String, Error> {
     }
 }
 
-/// Asks in turn, over HTTP and by the statement.
-async fn ask(
-    bench: &Bench,
-    door: &str,
-    database: &Database,
-) -> Result<(Percentiles, Percentiles), Error> {
-    let failed = || store::Error::postgres("reading an account");
+/// When questions are to be asked, and how long each took from then on.
+struct Questions<'b> {
+    bench: &'b Bench,
+    start: Instant,
+    took: Latencies,
+}
+
+impl<'b> Questions<'b> {
+    fn new(bench: &'b Bench, start: Instant) -> Result<Self, Error> {
+        Ok(Self { bench, start, took: Latencies::new()? })
+    }
+
+    fn count(&self) -> u32 {
+        RATE * (self.bench.options.seconds + u32::try_from(WARM_UP.as_secs()).unwrap_or(0))
+    }
+
+    /// Waits for the moment of the `nth` question; gives it, and whose account it is about.
+    async fn next(&self, nth: u32) -> Result<(Instant, String), Error> {
+        self.bench.check()?;
+        let due = self.start + Duration::from_secs(1) * nth / RATE;
+        tokio::time::sleep_until(due.into()).await;
+        // Far apart, and every account some time.
+        let account = usize::try_from(nth).unwrap_or(0) * 7_919 % self.bench.options.accounts;
+        Ok((due, key(account)))
+    }
+
+    fn answered(&mut self, due: Instant) {
+        if due >= self.start + WARM_UP {
+            self.took.add(i64::try_from(due.elapsed().as_micros()).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+/// Asks over HTTP.
+async fn ask_door(bench: &Bench, start: Instant, door: &str) -> Result<Percentiles, Error> {
     let http = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(unanswered)?;
+    let mut questions = Questions::new(bench, start)?;
+    for nth in 0..questions.count() {
+        let (due, account) = questions.next(nth).await?;
+        let url = format!("{door}/v1/banking/accounts/{account}");
+        let answer = http.get(url).send().await.map_err(unanswered)?;
+        let (status, body) = (answer.status(), answer.bytes().await.map_err(unanswered)?);
+        if !status.is_success() {
+            let body = String::from_utf8_lossy(&body);
+            return Err(Error::Wrong(format!("{account}: {status} {body}")));
+        }
+        questions.answered(due);
+    }
+    questions.took.percentiles("reading over HTTP")
+}
+
+/// Asks by a prepared statement.
+async fn ask_postgres(
+    bench: &Bench,
+    start: Instant,
+    database: &Database,
+) -> Result<Percentiles, Error> {
+    let failed = || store::Error::postgres("reading an account");
     let client = database.client().await?;
     let schema = database.namespace().underscored("banking");
     let select = format!("SELECT * FROM {schema}.account_summary WHERE account_id = $1");
     let statement = client.prepare(&select).await.map_err(failed())?;
-    let (mut real, mut raw) = (Latencies::new()?, Latencies::new()?);
-    let start = Instant::now();
-    let total = RATE * (bench.options.seconds + u32::try_from(WARM_UP.as_secs()).unwrap_or(0));
-    for nth in 0..total {
-        bench.check()?;
-        let due = start + Duration::from_secs(1) * nth / RATE;
-        tokio::time::sleep_until(due.into()).await;
-        // Far apart, and every account some time.
-        let account = usize::try_from(nth).unwrap_or(0) * 7_919 % bench.options.accounts;
-        let account = key(account);
-        let is_real = nth % 2 == 0;
-        if is_real {
-            let url = format!("{door}/v1/banking/accounts/{account}");
-            let answer = http.get(url).send().await.map_err(unanswered)?;
-            let (status, body) = (answer.status(), answer.bytes().await.map_err(unanswered)?);
-            if !status.is_success() {
-                let body = String::from_utf8_lossy(&body);
-                return Err(Error::Wrong(format!("{account}: {status} {body}")));
-            }
-        } else if client.query(&statement, &[&account]).await.map_err(failed())?.is_empty() {
+    let mut questions = Questions::new(bench, start)?;
+    for nth in 0..questions.count() {
+        let (due, account) = questions.next(nth).await?;
+        if client.query(&statement, &[&account]).await.map_err(failed())?.is_empty() {
             return Err(Error::Wrong(format!("account {account} has no row")));
         }
-        if due >= start + WARM_UP {
-            let took = i64::try_from(due.elapsed().as_micros()).unwrap_or(i64::MAX);
-            if is_real { real.add(took) } else { raw.add(took) }
-        }
+        questions.answered(due);
     }
-    Ok((real.percentiles("reading over HTTP")?, raw.percentiles("reading by statements")?))
+    questions.took.percentiles("reading by statements")
 }
 
 fn unanswered(error: reqwest::Error) -> Error {

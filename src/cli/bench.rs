@@ -38,7 +38,7 @@ its raw limit, measured in the same run, and `ratio` is the figure over it:
   transfers   transfers/s of a backlog; intended moment of sending -> completed at --rate / 10;
               its ratio is of p50, over six raw passages one after the other
   reads       an account by id over HTTP, 100 a second, while all roles and the load run;
-              raw: a prepared SELECT of the same row, in turn; its ratio is of p99
+              raw: a prepared SELECT of the same row; its ratio is of p99
 Client, brokers and databases share the machine: figures mean little without their ratios.")]
 pub struct Arguments {
     /// Commands in the backlog, openings of accounts included
