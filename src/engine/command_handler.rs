@@ -228,6 +228,7 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
 
     fn committed(&mut self, moment: Moment, last_result: Option<i64>) -> Action {
         let stamping = self.phase == Phase::Stamping;
+        self.sweep.rest(moment.now);
         match self.merge(last_result) {
             Some(position) if stamping => self.ready(position),
             Some(position) => {

@@ -145,16 +145,19 @@ impl Sweep {
         u64::try_from(events).unwrap_or_default()
     }
 
+    /// A transaction is over: the sweep does not go on at once if no commands come.
+    pub(super) fn rest(&mut self, now: Timestamp) {
+        self.rests_until = now.plus_seconds(PAUSE_SECONDS);
+    }
+
     /// What a turn may spend on snapshots at that moment.
     pub(super) fn allowance(&mut self, now: Timestamp, has_commands: bool) -> i64 {
         // A clock that was put back is no reason to wait.
         let rest_max = now.plus_seconds(PAUSE_SECONDS);
         self.rests_until = self.rests_until.min(rest_max);
         if has_commands {
-            self.rests_until = rest_max;
             self.credit
         } else if self.wakes_at().is_some_and(|at| at <= now) {
-            self.rests_until = rest_max;
             CREDIT_MAX
         } else {
             0
@@ -316,11 +319,12 @@ mod tests {
         change(&mut sweep, "a", 9);
         assert_eq!(sweep.wakes_at(), None, "ten offsets are few enough");
         change(&mut sweep, "b", 1);
-        sweep.allowance(NOW, true);
+        sweep.rest(NOW);
         let next = NOW.plus_seconds(PAUSE_SECONDS);
         assert_eq!(sweep.wakes_at(), Some(next));
         assert_eq!(sweep.allowance(NOW, false), 0, "there were commands just now");
         assert_eq!(sweep.allowance(next, false), CREDIT_MAX);
+        sweep.rest(next);
         assert_eq!(sweep.wakes_at(), Some(next.plus_seconds(PAUSE_SECONDS)));
         // A clock that is put back has it wait for no longer than ever.
         let before = NOW.plus_seconds(-86_400);

@@ -154,3 +154,19 @@ fn a_shelf_that_is_away_has_the_sweep_wait() {
     life.run(action, || shelf.set_trouble(None));
     assert_eq!(life.waits, ["disk full"]);
 }
+
+/// Every event is another stream's: the worst that there is.
+#[test]
+fn under_load_a_snapshot_goes_with_twenty_events() {
+    let mut log = Log::new();
+    let mut life = Life::sweeping(&mut log, WANTED, &MemoryShelf::default());
+    life.start();
+    let mut sent = 0;
+    for round in 1..=10 {
+        life.send(sent..round * STREAMS, i64::try_from(sent).unwrap(), || {});
+        sent = round * STREAMS;
+    }
+    let all = of_kind(&mut log, Kind::Snapshots);
+    let swept = all.filter(|record| record.key.as_deref() != Some(POSITION_KEY)).count() as u64;
+    assert!((sent / 20 - 3..=sent / 20).contains(&swept), "{swept} snapshots for {sent} events");
+}

@@ -37,6 +37,8 @@ pub(super) struct Told {
     pub(super) aggregate: AggregateName,
     /// Whether a process manager had asked.
     pub(super) internal: bool,
+    /// When it was appended.
+    pub(super) at: Timestamp,
     pub(super) result: CommandResult,
 }
 
@@ -128,5 +130,5 @@ fn told(bank: &Bank, place: Place, record: &Record) -> Told {
     assert_eq!(record.key.as_deref(), Some(result.command_id.to_string().as_bytes()));
     assert_eq!(partition, partition_of(&result.aggregate_id, partitions(aggregate)));
     let internal = record.headers.get("result_of").is_some();
-    Told { aggregate, internal, result }
+    Told { aggregate, internal, at: Timestamp::from_millis(record.timestamp_ms), result }
 }
