@@ -12,7 +12,7 @@ use crate::read_model::store::rebuild::{Ends, Generations, Lock, Switch};
 use crate::runtime::projection;
 
 /// How long the writers may be asked to hold still.
-const HOLD_MAX: Duration = Duration::from_secs(10);
+const HOLD_MAX: Duration = Duration::from_secs(20);
 /// How long they are waited for: a process that stands still is thrown out of the group.
 const STILL_MAX: Duration = Duration::from_secs(8);
 const STILL_PAUSE: Duration = Duration::from_millis(25);
@@ -126,6 +126,10 @@ async fn switch<S: Generations>(
             while group.has_members().await? && Instant::now() < deadline {
                 tokio::time::sleep(STILL_PAUSE).await;
             }
+        }
+        // Whoever was asked goes on by itself when the time is over.
+        if held.is_some_and(|held| held.elapsed() > HOLD_MAX / 2) {
+            continue;
         }
         match store.switch(from, to, &proven).await? {
             Switch::Done(took) => {

@@ -51,7 +51,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Some 100 commands a second.
+    /// Some 100 commands a second for ten seconds, then 30: a slow machine shall not make it long.
     pub(crate) fn start(namespace: &Namespace) -> Self {
         let producer = Producer::new(&namespace.stack);
         let topic = namespace.topic("commands");
@@ -63,7 +63,8 @@ impl Load {
                     return;
                 }
                 count.fetch_add(producer.send(&topic, &round(number)).len(), Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(250));
+                let pause = if number < 40 { 250 } else { 1_000 };
+                std::thread::sleep(Duration::from_millis(pause));
             }
         });
         Self { stop, sent, thread: Some(thread) }

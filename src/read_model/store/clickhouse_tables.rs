@@ -11,7 +11,7 @@ use super::migration::hash;
 use super::{Error, Store};
 
 /// How long a start waits while another generation takes the place of the one in use.
-const HELD_MAX: Duration = Duration::from_secs(20);
+const HELD_MAX: Duration = Duration::from_secs(30);
 const HELD_PAUSE: Duration = Duration::from_millis(100);
 
 impl<B: Blocks> ClickHouse<B> {
