@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Guarantees: a command's events, its result and the next offset are one transaction; one whose
-//! outcome is unknown is settled by the nonce that stands beside the committed offset, and by
-//! nothing else; the position record rules over whatever somebody did to the group's offsets.
+//! outcome is unknown was committed if its nonce stands beside the committed offset, and else the
+//! log itself is asked, by starting over; the position record rules over whatever somebody did to the group's offsets.
 //!
 //! What stays out: producers, consumers, threads, time. They come as inputs and leave as actions.
 
@@ -291,20 +291,16 @@ impl<D: Decider, C: Codec<D>> CommandHandler<D, C> {
             .and_then(|(offset, text)| Witness::parse(text, *offset))
             .filter(|witness| witness.cluster_id == self.settings.cluster_id);
         let open = self.in_flight.as_ref().map(|in_flight| &in_flight.position);
-        let (Some(witness), Some(open), Some(before)) = (witness, open, &self.position) else {
-            return self.start_over();
-        };
-        let names = |position: &Position| {
-            witness.nonce == position.nonce && witness.offset == position.next_offset
-        };
-        if names(open) {
+        let is_committed = witness.zip(open).is_some_and(|(witness, open)| {
+            witness.nonce == open.nonce && witness.offset == open.next_offset
+        });
+        if is_committed {
             self.phase = Phase::Transacting;
             return self.committed(moment, None);
         }
-        if names(before) {
-            self.phase = Phase::Transacting;
-            return self.aborted("it was not committed");
-        }
+        // Not even the transaction before proves that this one was not committed: a broker may have
+        // lost the marker beside the offset, and somebody else may have freed the offset since. The
+        // position record knows.
         self.start_over()
     }
 }
