@@ -8,7 +8,8 @@
 //!
 //! Guarantees: a command's events, its result and the next offset are one transaction; one whose
 //! outcome is unknown was committed if its nonce stands beside the committed offset, and else the
-//! log itself is asked, by starting over; the position record rules over whatever somebody did to the group's offsets.
+//! log itself is asked, by starting over; the position record rules over whatever somebody did to
+//! the group's offsets.
 //!
 //! What stays out: producers, consumers, threads, time. They come as inputs and leave as actions.
 

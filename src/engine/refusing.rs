@@ -194,6 +194,7 @@ mod tests {
             result: &CommandResult,
             value: &mut Vec<u8>,
         ) -> Result<(), CodecError> {
+            break_if(result.aggregate_id == "untold");
             value.push(u8::from(result.outcome == Outcome::Failed));
             Ok(())
         }
@@ -232,6 +233,40 @@ mod tests {
         records.iter().filter(|record| record.kind == kind).collect()
     }
 
+    fn command(offset: u64, id: &str, value: &str) -> Record {
+        let mut headers = Headers::default();
+        headers.push("ce_id", Uuid::from_u128(u128::from(offset)).to_string());
+        Record {
+            offset: i64::try_from(offset).unwrap(),
+            key: Some(id.as_bytes().into()),
+            value: Some(value.as_bytes().into()),
+            headers,
+            ..Record::default()
+        }
+    }
+
+    /// Its result cannot be written, but it is decided: the next one builds on it.
+    #[test]
+    fn what_breaks_behind_a_decision_leaves_no_gap() {
+        let (settings, shelf) = (settings(), MemoryShelf::default());
+        let (streams, answers) = (Streams::new(100), Answers::new(100, 100));
+        let (log_end, position) = (0, Position::default());
+        let memory = Memory { streams: &streams, answers: &answers, shelf: &shelf, log_end };
+        let draft = Draft::<Counter>::new(Timestamp(1_000_000));
+        let mut turn = Turn::resume(&settings, &Counter, memory, &position, draft);
+        for offset in 0..2 {
+            turn.take(&command(offset, "untold", "count")).unwrap();
+        }
+        let Draft { changes, records, .. } = turn.pause().unwrap();
+        let sequences: Vec<_> = of(Kind::Events, &records)
+            .iter()
+            .map(|record| record.headers.text("sequence").unwrap())
+            .collect();
+        assert_eq!(sequences, ["1", "2", "3", "4"]);
+        assert_eq!(changes.streams[&Arc::from("untold")].version, 4);
+        assert_eq!(of(Kind::Results, &records).len(), 0);
+    }
+
     #[test]
     fn whatever_breaks_is_answered_failed_and_the_next_command_is_decided() {
         for value in ["decoding", "decide", "evolve", "timers", "encoding"] {
@@ -244,16 +279,7 @@ mod tests {
             let draft = Draft::<Counter>::new(now);
             let mut turn = Turn::resume(&settings, &Counter, memory, &position, draft);
             for (offset, value) in (0..).zip(["count", value, "count"]) {
-                let mut headers = Headers::default();
-                headers.push("ce_id", Uuid::from_u128(offset).to_string());
-                turn.take(&Record {
-                    offset: i64::try_from(offset).unwrap(),
-                    key: Some((*b"one").into()),
-                    value: Some(value.as_bytes().into()),
-                    headers,
-                    ..Record::default()
-                })
-                .unwrap();
+                turn.take(&command(offset, "one", value)).unwrap();
             }
             let Draft { changes, records, .. } = turn.pause().unwrap();
             let failed: Vec<bool> = of(Kind::Results, &records)

@@ -416,12 +416,16 @@ impl<'a, D: Decider, C: Codec<D>> Turn<'a, D, C> {
 
     /// Writes a result and remembers it, if it is final.
     pub(super) fn tell(&mut self, request: &Request<'_>, result: &CommandResult) {
-        match result_record::<D>(self.codec, request, result) {
-            Ok(record) => self.records.push(record),
-            // Its fields are plain text and numbers, so this is a bug in the codec; the command
-            // itself stands.
-            Err(error) => {
-                tracing::error!(command_id = %request.command_id, %error, "result not written");
+        // Its fields are plain text and numbers, so whatever goes wrong is a bug in the codec. The
+        // command itself stands: its events are written, and the state has them.
+        let command_id = request.command_id;
+        let encode = || result_record::<D>(self.codec, request, result);
+        match catch_unwind(AssertUnwindSafe(encode)) {
+            Ok(Ok(record)) => self.records.push(record),
+            Ok(Err(error)) => tracing::error!(%command_id, %error, "result not written"),
+            Err(panic) => {
+                let error = panic_text(panic.as_ref());
+                tracing::error!(%command_id, error, "result not written");
             }
         }
         if let Some(answer) = Answer::of(result) {

@@ -207,7 +207,8 @@ mod tests {
                     map.remove(&id);
                 }
                 prop_assert_eq!(recent.len(), list.len());
-                prop_assert!(recent.iter().map(|entry| entry.key).eq(list.iter().map(|id| key(*id))));
+                let keys = recent.iter().map(|entry| entry.key);
+                prop_assert!(keys.eq(list.iter().map(|id| key(*id))));
                 for id in 0..4_000 {
                     let found = recent.get(key(id)).map(|entry| entry.answer.clone());
                     prop_assert_eq!(found, map.get(&id).map(|version| answer(*version)));
