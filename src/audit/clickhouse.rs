@@ -166,12 +166,29 @@ impl Events {
         if known.fetch_one::<u64>().await.map_err(failed)? != 5 {
             return Ok(Parked::new());
         }
+        // What a replay has taken off the list and not come to yet is nowhere: it counts as parked.
+        // A revision is five times the epoch, and the first of an epoch is that one.
+        let (table, generation) = (&self.table, self.generation);
         let statement = format!(
-            "SELECT projection, topic, stream, toUInt64(min(position)) AS first
-             FROM {database}.failed_event FINAL
-             WHERE projection = 'clickhouse.{DOMAIN}' AND generation = {}
-             GROUP BY projection, topic, stream",
-            self.generation
+            "WITH reached AS (
+                 SELECT topic_id, kafka_partition, epoch, max(kafka_offset) + 1 AS next
+                 FROM {table} GROUP BY topic_id, kafka_partition, epoch)
+             SELECT parked.projection, parked.topic, parked.stream,
+                 toUInt64(min(parked.position)) AS first
+             FROM (
+                 SELECT projection, topic, partition, kafka_offset,
+                     argMax(topic_id, revision) AS topic_id, argMax(stream, revision) AS stream,
+                     argMax(position, revision) AS position, argMax(is_gone, revision) AS is_gone,
+                     max(revision) AS newest
+                 FROM {database}.failed_event
+                 WHERE projection = 'clickhouse.{DOMAIN}' AND generation = {generation}
+                 GROUP BY projection, topic, partition, kafka_offset) AS parked
+             LEFT JOIN reached ON reached.topic_id = parked.topic_id
+                 AND reached.kafka_partition = parked.partition
+                 AND reached.epoch = intDiv(parked.newest, 5)
+             WHERE parked.is_gone = 0
+                 OR (parked.newest % 5 = 0 AND parked.kafka_offset >= reached.next)
+             GROUP BY parked.projection, parked.topic, parked.stream"
         );
         let rows = self.client.query_raw(&statement).fetch_all::<First>().await;
         let entry = |row: First| ((row.projection, row.topic, row.stream), row.first);

@@ -17,6 +17,7 @@ mod ledger;
 #[path = "../projection/proxy.rs"]
 #[expect(dead_code, reason = "the projections' tests need more of it")]
 mod proxy;
+mod replays;
 #[path = "../projection/sagas.rs"]
 #[expect(dead_code, reason = "the projections' tests need more of it")]
 mod sagas;

@@ -282,7 +282,12 @@ impl<'a> ParkedEvents<'a> {
     }
 
     async fn off_the_list(&self, source: &Source, which: &str, revision: u64) -> Result<(), Error> {
-        let (table, key) = (&self.table, "projection, generation, topic, partition, kafka_offset");
+        // Its stream too: while a replay has not come to it, it is neither here nor in a row, and
+        // the auditor must know (`audit::clickhouse`).
+        let (table, key) = (
+            &self.table,
+            "projection, generation, topic, partition, kafka_offset, topic_id, stream, position",
+        );
         let insert = format!(
             "INSERT INTO {table} ({key}, revision, is_gone)
              SELECT {key}, {revision}, 1 FROM {table} FINAL WHERE {} AND {which}",
