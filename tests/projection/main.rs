@@ -13,6 +13,7 @@ mod bank;
 mod expected;
 mod letters;
 mod proxy;
+mod resets;
 mod sagas;
 mod stack;
 

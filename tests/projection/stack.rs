@@ -182,15 +182,25 @@ impl Stack {
     }
 
     fn reset_topics(&self, store: &str, topics: &[&str], where_to: &[&str]) {
-        let group = self.config.namespace.dotted(&format!("millrace.{store}.banking"));
+        let group = self.group(store);
+        let reset = ["--reset-offsets", "--execute", "--group", &group];
+        self.groups_tool(&[&reset[..], topics, where_to].concat());
+    }
+
+    /// The consumer group of a projection.
+    pub(crate) fn group(&self, store: &str) -> String {
+        self.config.namespace.dotted(&format!("millrace.{store}.banking"))
+    }
+
+    /// Runs Kafka's own tool for consumer groups until it does as it is told: a group that has only
+    /// just been left still has members.
+    pub(crate) fn groups_tool(&self, arguments: &[&str]) {
         let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("ops/kafka");
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let output = Command::new(&tool)
                 .args(["consumer-groups", "--bootstrap-server", &self.config.kafka.brokers])
-                .args(["--reset-offsets", "--execute", "--group", &group])
-                .args(topics)
-                .args(where_to)
+                .args(arguments)
                 .output()
                 .expect("ops/kafka runs");
             let said = String::from_utf8_lossy(&output.stdout).into_owned()
