@@ -1,5 +1,5 @@
-//! Every way in which Kafka's own tool, or another client, moves a projection's group: started again,
-//! the rows are those of a rebuild.
+//! Every way in which Kafka's own tool, or another client, moves a projection's group: started
+//! again, the rows are those of a rebuild.
 
 use chrono::DateTime;
 use rdkafka::config::ClientConfig;

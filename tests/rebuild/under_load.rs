@@ -75,7 +75,7 @@ fn nobody_sees_a_rebuild_a_switch_or_a_roll_back() {
         }
     });
 
-    let sent = load.end();
+    let sent = load.end(&namespace);
     println!("{sent} commands in {:?}", started.elapsed());
     for probe in probes {
         let seen = probe.end();
