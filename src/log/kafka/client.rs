@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
 
@@ -178,8 +179,7 @@ pub fn consumer<C: ConsumerContext + 'static>(
 ) -> Result<BaseConsumer<C>, Error> {
     let consumer: BaseConsumer<C> = BaseConsumer::from_config_and_context(client, context)
         .map_err(Error::call("creating a consumer"))?;
-    let metadata = consumer.client().fetch_metadata(None, CALL_TIMEOUT);
-    answered(client, metadata)?;
+    knows_a_broker(client, consumer.client().fetch_metadata(None, CALL_TIMEOUT))?;
     Ok(consumer)
 }
 
@@ -193,8 +193,7 @@ pub fn threaded_producer<C: ProducerContext + 'static>(
 ) -> Result<ThreadedProducer<C>, Error> {
     let producer: ThreadedProducer<C> = ThreadedProducer::from_config_and_context(client, context)
         .map_err(Error::call("creating a producer"))?;
-    let metadata = producer.client().fetch_metadata(None, CALL_TIMEOUT);
-    answered(client, metadata)?;
+    knows_a_broker(client, producer.client().fetch_metadata(None, CALL_TIMEOUT))?;
     Ok(producer)
 }
 
@@ -208,9 +207,24 @@ pub fn base_producer<C: ProducerContext + 'static>(
 ) -> Result<BaseProducer<C>, Error> {
     let producer: BaseProducer<C> = BaseProducer::from_config_and_context(client, context)
         .map_err(Error::call("creating a producer"))?;
-    let metadata = producer.client().fetch_metadata(None, CALL_TIMEOUT);
-    answered(client, metadata)?;
+    knows_a_broker(client, producer.client().fetch_metadata(None, CALL_TIMEOUT))?;
     Ok(producer)
+}
+
+/// A lone broker that has only just come back answers, but names no broker, not even itself: a
+/// client that is told so at its first question never asks again (librdkafka 2.12.1), and its calls
+/// run into their timeouts. Whoever asked makes a new one a little later.
+fn knows_a_broker(
+    client: &ClientConfig,
+    answer: Result<Metadata, KafkaError>,
+) -> Result<(), Error> {
+    let metadata = answered(client, answer)?;
+    if metadata.brokers().is_empty() {
+        let brokers = client.get("bootstrap.servers").unwrap_or_default().to_owned();
+        let source = KafkaError::Global(RDKafkaErrorCode::AllBrokersDown);
+        return Err(Error::Unreachable { brokers, source });
+    }
+    Ok(())
 }
 
 /// Whether any broker has ever answered this process.

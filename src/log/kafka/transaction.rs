@@ -24,8 +24,9 @@ use crate::config;
 use crate::kernel::message::Outgoing;
 use crate::kernel::stream::Kind;
 
-/// The longest that fencing off an older owner may take before it is tried with a new producer.
-const INIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest that fencing off an older owner may take before it is tried with a new producer. It
+/// takes less than a second; what takes long is a client that lost sight of the brokers.
+const INIT_TIMEOUT: Duration = Duration::from_secs(10);
 const OFFSETS_TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
