@@ -27,8 +27,8 @@ const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// `committed()` fails while a transaction is open, so it is asked again and again.
 const COMMITTED_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a member that was thrown out of its group tries to come back before it is to be
-/// replaced: a client that has lost sight of all brokers may not find them by itself for minutes.
+/// How long a member tries to come into its group, or back, before it is to be replaced: a client
+/// that has lost sight of all brokers may not find them by itself for minutes.
 const OUTSIDE_MAX: Duration = Duration::from_secs(15);
 
 /// A topic's partition.
@@ -50,7 +50,8 @@ pub struct Member<R: Rebalance> {
 
 struct Context<R> {
     rebalance: R,
-    /// Since when the group has given everything away.
+    /// Since when nothing was assigned: from the beginning, or since the group has given everything
+    /// away.
     outside_since: Mutex<Option<Instant>>,
 }
 
@@ -149,7 +150,7 @@ impl<R: Rebalance> Member<R> {
     }
 
     fn join_as(options: &ClientConfig, topics: &[&str], rebalance: R) -> Result<Self, Error> {
-        let context = Context { rebalance, outside_since: Mutex::default() };
+        let context = Context { rebalance, outside_since: Mutex::new(Some(Instant::now())) };
         let consumer = client::consumer(options, context)?;
         consumer
             .subscribe(topics)
@@ -157,11 +158,14 @@ impl<R: Rebalance> Member<R> {
         Ok(Self { consumer })
     }
 
-    /// Whether the group has thrown this member out and it has not come back for so long that it
-    /// should be dropped and join anew.
+    /// Whether this member has not come into its group, or not come back since it was thrown out,
+    /// for so long that it should be dropped and join anew.
     #[must_use]
     pub fn is_left_outside(&self) -> bool {
-        self.consumer.context().outside_since().is_some_and(|since| since.elapsed() > OUTSIDE_MAX)
+        let since = *self.consumer.context().outside_since();
+        // A member to spare is given nothing, and is one all the same.
+        since.is_some_and(|since| since.elapsed() > OUTSIDE_MAX)
+            && !ffi::is_group_member(self.consumer.client())
     }
 
     /// Waits for a record, at most that long, and hands it on with its topic and partition.
