@@ -29,10 +29,13 @@ impl Lane {
                 self.end_what_is_open();
             }
             let witness = Arc::clone(&self.shared.witness);
-            let witness = witness.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut witness = witness.lock().unwrap_or_else(PoisonError::into_inner);
             let ends = witness.ends(&place);
             let ends = ends.and_then(|ends| Ok((ends, witness.ends(&events)?)));
             let committed = ends.is_ok().then(|| witness.committed(&place));
+            if ends.is_err() {
+                witness.renew();
+            }
             drop(witness);
             let error = match (ends, committed) {
                 (Ok(((log_start, log_end), (_, events_end))), Some(Ok(committed))) => {

@@ -26,6 +26,8 @@ pub use rdkafka::consumer::ConsumerGroupMetadata;
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// `committed()` fails while a transaction is open, so it is asked again and again.
 const COMMITTED_TIMEOUT: Duration = Duration::from_secs(2);
+/// The least time between two clients of a witness that gets no answer.
+const RENEWED_EVERY: Duration = Duration::from_secs(3);
 
 /// How long a member tries to come into its group, or back, before it is to be replaced: a client
 /// that has lost sight of all brokers may not find them by itself for minutes.
@@ -297,6 +299,9 @@ fn one(place: &Place) -> TopicPartitionList {
 /// committed offsets has stalled for over 100 s after a broker's crash.
 pub struct Witness {
     consumer: BaseConsumer<Quiet>,
+    kafka: config::Kafka,
+    group: String,
+    opened: Instant,
 }
 
 /// What the brokers know of a partition.
@@ -316,7 +321,21 @@ impl Witness {
     /// # Errors
     /// No broker answers.
     pub fn open(kafka: &config::Kafka, group: &str) -> Result<Self, Error> {
-        Ok(Self { consumer: client::consumer(&client::witness(kafka, group), Quiet)? })
+        let consumer = client::consumer(&client::witness(kafka, group), Quiet)?;
+        Ok(Self { consumer, kafka: kafka.clone(), group: group.to_owned(), opened: Instant::now() })
+    }
+
+    /// Makes the client anew, now and then: one that has lost sight of all brokers may not find
+    /// them by itself for minutes. Whoever got no answer asks for it.
+    pub fn renew(&mut self) {
+        if self.opened.elapsed() < RENEWED_EVERY {
+            return;
+        }
+        match Self::open(&self.kafka, &self.group) {
+            Ok(witness) => *self = witness,
+            // No broker answers, or none is named: what there is will do until the next time.
+            Err(_) => self.opened = Instant::now(),
+        }
     }
 
     /// Where the group stands on a partition.
